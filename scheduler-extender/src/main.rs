@@ -1,0 +1,2 @@
+//! The program `spillway`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tests of the whole live in `it/`, benchmarks in `benches/`.
