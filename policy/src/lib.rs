@@ -1,1 +1,56 @@
-//! Decisions of Spillway, pure.
+//! Spillway's decisions as functions of values.
+//!
+//! Time, state and prices come in as arguments and the answer goes out whole; nothing in this crate reads a clock, does IO,
+//! waits, serialises or knows the Kubernetes client. What cannot be decided is data ([`Reason`]), never an error; errors
+//! exist only where text is parsed.
+//!
+//! From the bottom up: [`Money`], [`Quantity`], [`Resources`], [`Timestamp`] · selectors and taints · a [`Workload`] (what
+//! matters of a pod), [`VirtualNode`] (what a backend offers), [`BurstPolicy`] (what the admin wants) · [`shape`],
+//! [`capability`] and [`quote`] (what a pod would become and cost there) · [`Ledger`] (what may still be spent) ·
+//! [`Snapshot`] and [`decide`].
+
+pub mod burst_policy;
+mod money;
+mod quantity;
+mod resources;
+pub mod selector;
+pub mod taint;
+mod time;
+pub mod virtual_node;
+pub mod workload;
+
+pub use burst_policy::BurstPolicy;
+pub use money::{Money, Rate};
+pub use quantity::Quantity;
+pub use resources::Resources;
+pub use time::{Timestamp, millis};
+pub use virtual_node::VirtualNode;
+pub use workload::Workload;
+
+/// A text that does not say what it should: what was expected, what was found, what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError {
+    what: &'static str,
+    found: String,
+    allowed: &'static str,
+}
+
+impl ParseError {
+    pub(crate) fn new(what: &'static str, found: &str, allowed: &'static str) -> ParseError {
+        // The text may come from anybody: it is quoted, and cut to what a message can carry.
+        ParseError { what, found: found.chars().take(64).collect(), allowed }
+    }
+
+    /// What would have been allowed.
+    pub fn allowed(&self) -> &'static str {
+        self.allowed
+    }
+}
+
+impl std::fmt::Display for ParseError {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:?} is not a valid {}: expected {}", self.found, self.what, self.allowed)
+    }
+}
+
+impl std::error::Error for ParseError {}
