@@ -10,6 +10,9 @@
 //! [`Snapshot`] and [`decide`].
 
 pub mod burst_policy;
+pub mod dedicated;
+pub mod ledger;
+pub mod line;
 mod money;
 mod quantity;
 mod resources;
@@ -20,6 +23,7 @@ pub mod virtual_node;
 pub mod workload;
 
 pub use burst_policy::BurstPolicy;
+pub use ledger::Ledger;
 pub use money::{Money, Rate};
 pub use quantity::Quantity;
 pub use resources::Resources;
