@@ -40,6 +40,9 @@ pub struct VirtualNode {
     pub capabilities: Vec<(Feature, bool)>,
     /// What one core counts for on a Nomad client; zero elsewhere.
     pub mhz_per_core: u32,
+    /// The largest pod that the backend takes, where it differs from the cloud's default (ACI's "big container groups", the
+    /// largest Nomad client); its pod count is not looked at.
+    pub largest_pod: Limits,
 }
 
 /// The clouds that Spillway knows.

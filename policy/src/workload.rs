@@ -39,6 +39,12 @@ pub struct Workload {
     pub features: FeatureSet,
     /// Containers that run to the pod's end, sidecars included.
     pub containers: u16,
+    /// Init containers that end before the others start.
+    pub init_containers: u16,
+    /// Of `containers`, those that ask for no CPU, where the pod as a whole asks for none either.
+    pub containers_without_cpu: u16,
+    /// Of `containers`, those that ask for no memory, where the pod as a whole asks for none either.
+    pub containers_without_memory: u16,
     /// `terminationGracePeriodSeconds`.
     pub grace_seconds: u32,
     /// Linux capabilities that containers add, sorted.
@@ -102,6 +108,10 @@ pub enum Feature {
     HostPort,
     /// `hostAliases`.
     HostAliases,
+    /// More containers than the smallest of the clouds' limits, ten.
+    ManyContainers,
+    /// A `terminationGracePeriodSeconds` above Kubernetes' default of 30.
+    LongGracePeriod,
     /// `shareProcessNamespace`.
     SharedProcessNamespace,
     /// A privileged container.
@@ -162,6 +172,8 @@ pub enum Feature {
     ArgsWithoutCommand,
     /// An environment variable from the pod's or host's address.
     AddressFieldRef,
+    /// An environment variable from a container's own requests or limits.
+    ResourceFieldRef,
     /// Secrets in the environment.
     SecretEnvironment,
     /// `imagePullSecrets`.
@@ -188,7 +200,7 @@ pub struct FeatureSet(u64);
 
 impl Feature {
     /// Every feature, in order of declaration.
-    pub const ALL: [Feature; 57] = [
+    pub const ALL: [Feature; 60] = [
         Feature::OptedOut,
         Feature::DaemonSet,
         Feature::MirrorPod,
@@ -208,6 +220,8 @@ impl Feature {
         Feature::HostPath,
         Feature::HostPort,
         Feature::HostAliases,
+        Feature::ManyContainers,
+        Feature::LongGracePeriod,
         Feature::SharedProcessNamespace,
         Feature::Privileged,
         Feature::AddedCapabilities,
@@ -238,6 +252,7 @@ impl Feature {
         Feature::LifecycleHooks,
         Feature::ArgsWithoutCommand,
         Feature::AddressFieldRef,
+        Feature::ResourceFieldRef,
         Feature::SecretEnvironment,
         Feature::ImagePullSecrets,
         Feature::LimitAboveRequests,
@@ -270,6 +285,8 @@ impl Feature {
             Feature::HostPath => "hostPath",
             Feature::HostPort => "hostPort",
             Feature::HostAliases => "hostAliases",
+            Feature::ManyContainers => "manyContainers",
+            Feature::LongGracePeriod => "longGracePeriod",
             Feature::SharedProcessNamespace => "sharedProcessNamespace",
             Feature::Privileged => "privileged",
             Feature::AddedCapabilities => "addedCapabilities",
@@ -300,6 +317,7 @@ impl Feature {
             Feature::LifecycleHooks => "lifecycleHooks",
             Feature::ArgsWithoutCommand => "argsWithoutCommand",
             Feature::AddressFieldRef => "addressFieldRef",
+            Feature::ResourceFieldRef => "resourceFieldRef",
             Feature::SecretEnvironment => "secretEnvironment",
             Feature::ImagePullSecrets => "imagePullSecrets",
             Feature::LimitAboveRequests => "limitAboveRequests",
@@ -327,7 +345,12 @@ impl FeatureSet {
 
     /// The features used, in order of declaration.
     pub fn iter(self) -> impl Iterator<Item = Feature> {
-        Feature::ALL.into_iter().filter(move |feature| self.contains(*feature))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let place = rest.trailing_zeros() as usize;
+            rest &= rest.wrapping_sub(1);
+            Feature::ALL.get(place).copied()
+        })
     }
 }
 
