@@ -1,1 +1,3 @@
 //! Spillway.
+pub mod admin;
+pub mod metrics;

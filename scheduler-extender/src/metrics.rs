@@ -1,0 +1,433 @@
+//! What Spillway tells Prometheus, in the words of the domain.
+//!
+//! ```text
+//! Metrics ── registry ──┬── counters and histograms     one method each, so that no caller spells a label
+//!                       ├── Spend                       money by owner: exact integers, owners bounded
+//!                       └── Mirror                      gauges: replaced as a whole by publish(&Gauges)
+//! ```
+//!
+//! Rules that hold for every series, checked by tests: the prefix `spillway_`; base units; counters end in `_total`; no
+//! label names a pod; every label is bounded, because each name that users choose passes through a list of limited length
+//! and is `other` beyond it.
+//!
+//! Money has the label `currency` instead of a currency in its name. An installation has one currency, but not every
+//! installation has dollars, and a series called `_dollars` that counts euros would be a lie that dashboards repeat. The
+//! number is whole units of that currency; rates are per hour, the unit of every price list.
+
+mod labels;
+mod mirror;
+mod spend;
+#[cfg(test)]
+mod tests;
+
+pub use labels::{
+    BindingOutcome, BudgetAction, CallOutcome, Mode, NONE, NodeForm, OTHER, Outcome, Phase,
+    Placement, ReloadOutcome, Verb,
+};
+pub use mirror::{BackendState, BudgetState, Burn, Gauges, Pods, PriceState};
+pub use spend::Spender;
+
+use labels::Names;
+use mirror::{GaugeNames, Mirror};
+use prometheus::core::Collector;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use spend::Spend;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// 10 µs to 1 s: kube-scheduler's calls are serial, so the interesting end is the left one.
+const DECISION_BUCKETS: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05,
+    0.25, 1.0,
+];
+
+/// 5 ms, about one API call, to half an hour, a pod that waits for a dedicated node.
+const PENDING_BUCKETS: &[f64] = &[
+    0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0,
+];
+
+/// 1 s, an allocation on a node that has the image, to 20 min, when every start deadline has passed.
+const STARTUP_BUCKETS: &[f64] = &[
+    1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0,
+];
+
+/// How many names of each kind have series of their own. The rest is [`OTHER`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Owners with money of their own.
+    pub owners: usize,
+    /// Namespaces.
+    pub namespaces: usize,
+    /// Policies, tiers, virtual nodes, budgets and regions, each: only administrators make these.
+    pub objects: usize,
+}
+
+impl Limits {
+    /// What a large installation needs; the names that exist in fact multiply far less than these numbers do.
+    pub const STANDARD: Limits = Limits {
+        owners: 200,
+        namespaces: 200,
+        objects: 100,
+    };
+}
+
+/// One decision of the engine. Count changes of mind, not every look at a pod that still waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decided<'a> {
+    /// The policy that applies.
+    pub policy: &'a str,
+    /// Namespace of the pod.
+    pub namespace: &'a str,
+    /// The tier that is taken or waited for.
+    pub tier: &'a str,
+    /// The cloud; empty where none is involved.
+    pub provider: &'static str,
+    /// What was decided.
+    pub outcome: Outcome,
+    /// The stable label of the reason.
+    pub reason: &'static str,
+    /// Whether it was acted on.
+    pub mode: Mode,
+}
+
+/// All series of this process. Every method is cheap enough for the extender's path and may be called from any thread.
+pub struct Metrics {
+    registry: Registry,
+    namespaces: Names,
+    policies: Names,
+    tiers: Names,
+    nodes: Names,
+    budgets: Names,
+    regions: Names,
+    decisions: IntCounterVec,
+    decision_duration: HistogramVec,
+    pending_to_bound: HistogramVec,
+    startup: HistogramVec,
+    bindings: IntCounterVec,
+    budget_blocked: IntCounterVec,
+    backend_errors: IntCounterVec,
+    extender_requests: IntCounterVec,
+    tls_reloads: IntCounterVec,
+    match_condition_errors: IntCounterVec,
+    spend: Arc<Spend>,
+    mirror: Mirror,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// A registry of its own; nothing global, so tests and the demo may have many.
+    ///
+    /// # Panics
+    /// Never in practice: the names of all series are constants, and a test registers them.
+    #[must_use]
+    pub fn new(currency: &str, limits: Limits) -> Metrics {
+        Metrics::register(currency, limits).expect("the series are constants, valid and distinct")
+    }
+
+    fn register(currency: &str, limits: Limits) -> prometheus::Result<Metrics> {
+        let Limits {
+            owners,
+            namespaces,
+            objects,
+        } = limits;
+        let registry = Registry::new();
+        let series = Series {
+            registry: &registry,
+        };
+        let spend = Arc::new(Spend::new(currency, owners)?);
+        registry.register(Box::new(Shared(Arc::clone(&spend))))?;
+        let mirror = Mirror::new(currency)?;
+        registry.register(Box::new(mirror.clone()))?;
+        let metrics = Metrics {
+            namespaces: Names::new(namespaces),
+            policies: Names::new(objects),
+            tiers: Names::new(objects),
+            nodes: Names::new(objects),
+            budgets: Names::new(objects),
+            regions: Names::new(objects),
+            decisions: series.counter(
+                "spillway_decisions_total",
+                "Decisions of the engine, by what was decided and why.",
+                &["policy", "namespace", "tier", "provider", "outcome", "reason", "mode"],
+            )?,
+            decision_duration: series.histogram(
+                "spillway_decision_duration_seconds",
+                "Time from question to answer, decoding and encoding included.",
+                &["verb"],
+                DECISION_BUCKETS,
+            )?,
+            pending_to_bound: series.histogram(
+                "spillway_pending_to_bound_seconds",
+                "Time from the creation of a selected pod to its Binding.",
+                &["placement", "tier", "provider"],
+                PENDING_BUCKETS,
+            )?,
+            startup: series.histogram(
+                "spillway_startup_seconds",
+                "Time from the Binding of a burst pod until its containers ran.",
+                &["provider", "node", "tier"],
+                STARTUP_BUCKETS,
+            )?,
+            bindings: series.counter(
+                "spillway_bindings_total",
+                "Bindings sent to the API server, by its answer.",
+                &["outcome"],
+            )?,
+            budget_blocked: series.counter(
+                "spillway_budget_blocked_pods_total",
+                "Pods that met an exhausted budget, by what it did to them.",
+                &["budget", "action"],
+            )?,
+            backend_errors: series.counter(
+                "spillway_backend_errors_total",
+                "Calls to a provider that failed, by kind of error.",
+                &["provider", "node", "code"],
+            )?,
+            extender_requests: series.counter(
+                "spillway_extender_requests_total",
+                "Calls of kube-scheduler, by verb, form of the nodes and how they ended.",
+                &["verb", "node_form", "outcome"],
+            )?,
+            tls_reloads: series.counter(
+                "spillway_tls_reloads_total",
+                "Renewed certificates that were read, by how that ended.",
+                &["outcome"],
+            )?,
+            match_condition_errors: series.counter(
+                "spillway_match_condition_errors_total",
+                "Evaluations of a policy's matchConditions that failed, so that the pod was not selected.",
+                &["policy"],
+            )?,
+            spend,
+            mirror,
+            registry: registry.clone(),
+        };
+        series.build_info()?;
+        metrics.open_fixed_series();
+        Ok(metrics)
+    }
+
+    /// Series whose labels are all closed words exist from the start, at zero: `increase` cannot see the step from
+    /// nothing to one, and an alert on a first failure would miss it.
+    fn open_fixed_series(&self) {
+        for outcome in BindingOutcome::ALL {
+            self.bindings.with_label_values(&[outcome.label()]);
+        }
+        for outcome in ReloadOutcome::ALL {
+            self.tls_reloads.with_label_values(&[outcome.label()]);
+        }
+        for verb in Verb::ALL {
+            self.decision_duration.with_label_values(&[verb.label()]);
+        }
+        for verb in [Verb::Filter, Verb::Prioritize, Verb::Preempt] {
+            for form in NodeForm::ALL {
+                for outcome in CallOutcome::ALL {
+                    self.extender_requests.with_label_values(&[
+                        verb.label(),
+                        form.label(),
+                        outcome.label(),
+                    ]);
+                }
+            }
+        }
+    }
+
+    /// A decision, when it is made or changes.
+    pub fn decided(&self, decided: &Decided<'_>) {
+        let Decided {
+            policy,
+            namespace,
+            tier,
+            provider,
+            outcome,
+            reason,
+            mode,
+        } = *decided;
+        let labels = [
+            self.policies.admit(policy),
+            self.namespaces.admit(namespace),
+            self.tiers.admit(tier),
+            or_none(provider),
+            outcome.label(),
+            reason,
+            mode.label(),
+        ];
+        self.decisions.with_label_values(&labels).inc();
+    }
+
+    /// How long an answer took.
+    pub fn decision_took(&self, verb: Verb, took: Duration) {
+        self.decision_duration
+            .with_label_values(&[verb.label()])
+            .observe(took.as_secs_f64());
+    }
+
+    /// A selected pod is bound, by whomever. For pods on dedicated nodes, tier is that of the policy and provider empty.
+    pub fn bound(
+        &self,
+        placement: Placement,
+        tier: &str,
+        provider: &'static str,
+        pending: Duration,
+    ) {
+        let labels = [placement.label(), self.tiers.admit(tier), or_none(provider)];
+        self.pending_to_bound
+            .with_label_values(&labels)
+            .observe(pending.as_secs_f64());
+    }
+
+    /// The API server answered, or did not answer, a Binding.
+    pub fn binding(&self, outcome: BindingOutcome) {
+        self.bindings.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// A pod of this owner was committed: its money starts at zero, now, so that all of it counts as an increase.
+    pub fn committed(&self, spender: &Spender<'_>) {
+        self.spend(spender, 0, 0);
+    }
+
+    /// Money accrued or settled since the last call for the same pod, in billionths: what was spent, and what the
+    /// next feasible offer would have cost beyond that. Refunds do not exist: accrue what is certain, settle the rest.
+    pub fn spend(&self, spender: &Spender<'_>, spent_nano: u64, avoided_nano: u64) {
+        let bounded = Spender {
+            policy: self.policies.admit(spender.policy),
+            region: self.regions.admit(spender.region),
+            ..*spender
+        };
+        self.spend.add(&bounded, spent_nano, avoided_nano);
+    }
+
+    /// A pod met an exhausted budget. Count each pod once for a budget and period.
+    pub fn budget_blocked(&self, budget: &str, action: BudgetAction) {
+        self.budget_blocked
+            .with_label_values(&[self.budgets.admit(budget), action.label()])
+            .inc();
+    }
+
+    /// The containers of a burst pod run.
+    pub fn started(&self, provider: &'static str, node: &str, tier: &str, since_binding: Duration) {
+        let labels = [
+            or_none(provider),
+            self.nodes.admit(node),
+            self.tiers.admit(tier),
+        ];
+        self.startup
+            .with_label_values(&labels)
+            .observe(since_binding.as_secs_f64());
+    }
+
+    /// A call to a provider failed; `code` is the stable label of the kind of error.
+    pub fn backend_error(&self, provider: &'static str, node: &str, code: &'static str) {
+        self.backend_errors
+            .with_label_values(&[or_none(provider), self.nodes.admit(node), code])
+            .inc();
+    }
+
+    /// A call of kube-scheduler was answered.
+    pub fn extender_request(&self, verb: Verb, form: NodeForm, outcome: CallOutcome) {
+        self.extender_requests
+            .with_label_values(&[verb.label(), form.label(), outcome.label()])
+            .inc();
+    }
+
+    /// A renewed certificate was read.
+    pub fn tls_reloaded(&self, outcome: ReloadOutcome) {
+        self.tls_reloads.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// A policy's matchConditions could not be evaluated for a pod.
+    pub fn match_condition_error(&self, policy: &str) {
+        self.match_condition_errors
+            .with_label_values(&[self.policies.admit(policy)])
+            .inc();
+    }
+
+    /// Replaces all gauges by what is true now.
+    pub fn publish(&self, gauges: &Gauges) {
+        let names = GaugeNames {
+            namespaces: &self.namespaces,
+            policies: &self.policies,
+            tiers: &self.tiers,
+            nodes: &self.nodes,
+            budgets: &self.budgets,
+            regions: &self.regions,
+        };
+        self.mirror.publish(gauges, &names);
+    }
+
+    /// Everything in Prometheus' text format, for `/metrics`.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Only a family without a name or a value of another type is refused, and neither can be built here.
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be encoded");
+        }
+        text
+    }
+}
+
+fn or_none(name: &'static str) -> &'static str {
+    if name.is_empty() { NONE } else { name }
+}
+
+/// Makes series and registers them.
+struct Series<'a> {
+    registry: &'a Registry,
+}
+
+impl Series<'_> {
+    fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> prometheus::Result<HistogramVec> {
+        let histogram = HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+            labels,
+        )?;
+        self.registry.register(Box::new(histogram.clone()))?;
+        Ok(histogram)
+    }
+
+    fn build_info(&self) -> prometheus::Result<()> {
+        let labels = ["version", "revision", "rustversion"];
+        let info = IntGaugeVec::new(
+            Opts::new("spillway_build_info", "The build that runs; always 1."),
+            &labels,
+        )?;
+        let revision = option_env!("SPILLWAY_REVISION").unwrap_or("unknown");
+        info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision, env!("SPILLWAY_RUSTC")])
+            .set(1);
+        self.registry.register(Box::new(info))
+    }
+}
+
+/// A collector that is also written to from outside of the registry.
+struct Shared(Arc<Spend>);
+
+impl Collector for Shared {
+    fn desc(&self) -> Vec<&prometheus::core::Desc> {
+        self.0.desc()
+    }
+
+    fn collect(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.0.collect()
+    }
+}

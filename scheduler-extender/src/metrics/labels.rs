@@ -1,0 +1,183 @@
+//! The closed vocabularies of the label values. A value that is not in one of these enums is either a `&'static str`
+//! that another module names once (`Reason::label`, `ErrorKind::label`), or the name of an object, which
+//! [`Names`] bounds.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+/// What stands in a label when the real value would be one series too many.
+pub const OTHER: &str = "other";
+
+/// What stands in a label that has no value for this series, for example the provider of a dedicated node.
+/// An empty label would be no label at all to Prometheus, and a blank line in a legend.
+pub const NONE: &str = "none";
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$value_doc])* $value),+ }
+
+        impl $name {
+            /// Every value, in the order of declaration.
+            pub const ALL: &[$name] = &[$($name::$value),+];
+
+            /// The label value. Dashboards and alerts match on it: never reword.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $($name::$value => $text),+ }
+            }
+        }
+    };
+}
+
+words! {
+    /// Which question was answered.
+    Verb {
+        /// kube-scheduler asks which nodes fit.
+        Filter = "filter",
+        /// kube-scheduler asks for scores.
+        Prioritize = "prioritize",
+        /// kube-scheduler asks whether victims may go.
+        Preempt = "preempt",
+        /// The committer asks where a pending pod should go.
+        Choose = "choose",
+    }
+}
+
+words! {
+    /// What a decision says. The same three words as the engine's.
+    Outcome {
+        /// Left to its scheduler.
+        Dedicated = "dedicated",
+        /// Committed to a virtual node, or it would be in Audit mode.
+        Burst = "burst",
+        /// Held, until a time or an event.
+        Wait = "wait",
+    }
+}
+
+words! {
+    /// Whether the policy acts or only says what it would do.
+    Mode {
+        /// Decides, records and prices, never acts.
+        Audit = "audit",
+        /// Acts.
+        Enforce = "enforce",
+    }
+}
+
+words! {
+    /// Where a pod was bound.
+    Placement {
+        /// A real node.
+        Dedicated = "dedicated",
+        /// A virtual node.
+        Serverless = "serverless",
+    }
+}
+
+words! {
+    /// How far a pod is.
+    Phase {
+        /// Not bound.
+        Pending = "pending",
+        /// Bound, its containers do not run yet.
+        Starting = "starting",
+        /// Its containers run.
+        Running = "running",
+    }
+}
+
+words! {
+    /// How the API server answered a Binding.
+    BindingOutcome {
+        /// The pod is ours.
+        Created = "created",
+        /// 409: bound by another, changed or gone. Normal now and then, because two binders meet there.
+        Conflict = "conflict",
+        /// The API server said no for good: admission, RBAC, invalid.
+        Refused = "refused",
+        /// No answer, or a passing error: the outcome is read back from the pod.
+        Failed = "failed",
+    }
+}
+
+words! {
+    /// What the end of a budget did to a pod.
+    BudgetAction {
+        /// Kept off the virtual nodes.
+        DedicatedOnly = "dedicated_only",
+        /// Burst all the same, with a warning.
+        Warn = "warn",
+    }
+}
+
+words! {
+    /// In which form kube-scheduler sent the nodes.
+    NodeForm {
+        /// Names only (`nodeCacheCapable: true`): the form to configure.
+        Names = "names",
+        /// Whole Node objects: three hundred times dearer per node.
+        Objects = "objects",
+    }
+}
+
+words! {
+    /// How an extender call ended.
+    CallOutcome {
+        /// Answered by the engine.
+        Answered = "answered",
+        /// The body was no valid request.
+        Malformed = "malformed",
+        /// The body was larger than the limit.
+        TooLarge = "too_large",
+        /// A fault on our side: every node was let through, so that the pod is not held up.
+        FailedOpen = "failed_open",
+    }
+}
+
+words! {
+    /// How reading a renewed certificate ended.
+    ReloadOutcome {
+        /// The new certificate serves.
+        Loaded = "loaded",
+        /// It could not be used; the old one goes on serving.
+        Failed = "failed",
+    }
+}
+
+/// The names of one kind of object that have their own series: the first `limit` that were seen. Every further one
+/// is [`OTHER`], so that nobody can fill a Prometheus by creating objects.
+pub(super) struct Names {
+    limit: usize,
+    seen: Mutex<HashSet<Box<str>>>,
+}
+
+impl Names {
+    pub(super) fn new(limit: usize) -> Names {
+        Names {
+            limit,
+            seen: Mutex::new(HashSet::new()),
+        }
+    }
+
+    /// The name itself, or [`OTHER`].
+    pub(super) fn admit<'a>(&self, name: &'a str) -> &'a str {
+        if name.is_empty() {
+            return NONE;
+        }
+        let mut seen = self
+            .seen
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if seen.contains(name) {
+            return name;
+        }
+        if seen.len() >= self.limit {
+            return OTHER;
+        }
+        seen.insert(name.into());
+        name
+    }
+}
