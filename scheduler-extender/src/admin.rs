@@ -21,7 +21,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const PAGE: &str = include_str!("admin/page.html");
 
 /// The page loads nothing from anywhere and may be framed by nobody.
-const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
+const CONTENT_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
 
 /// Whether this replica should get work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +53,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            ANSWER_TIMEOUT,
-        ))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER_TIMEOUT))
         .with_state(admin)
 }
 
@@ -68,20 +66,11 @@ pub async fn serve(
     admin: Admin,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(admin))
-        .with_graceful_shutdown(shutdown)
-        .await
+    axum::serve(listener, router(admin)).with_graceful_shutdown(shutdown).await
 }
 
 async fn page() -> Response {
-    (
-        [(
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static(CONTENT_POLICY),
-        )],
-        Html(PAGE),
-    )
-        .into_response()
+    ([(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY))], Html(PAGE)).into_response()
 }
 
 async fn status(State(admin): State<Admin>) -> Response {
@@ -91,9 +80,7 @@ async fn status(State(admin): State<Admin>) -> Response {
 async fn readyz(State(admin): State<Admin>) -> Response {
     match (admin.readiness)() {
         Readiness::Ready => "ok\n".into_response(),
-        Readiness::NotReady(missing) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")).into_response()
-        }
+        Readiness::NotReady(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")).into_response(),
     }
 }
 

@@ -20,38 +20,30 @@ mod spend;
 #[cfg(test)]
 mod tests;
 
-pub use labels::{
-    BindingOutcome, BudgetAction, CallOutcome, Mode, NONE, NodeForm, OTHER, Outcome, Phase,
-    Placement, ReloadOutcome, Verb,
-};
+pub use labels::{BindingOutcome, BudgetAction, CallOutcome, NONE, NodeForm, OTHER, Outcome, Phase, ReloadOutcome, Verb};
 pub use mirror::{BackendState, BudgetState, Burn, Gauges, Pods, PriceState};
 pub use spend::Spender;
 
 use labels::Names;
 use mirror::{GaugeNames, Mirror};
+use policy::Money;
+use policy::burst_policy::Mode;
+use policy::virtual_node::Provider;
 use prometheus::core::Collector;
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use spend::Spend;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// 10 µs to 1 s: kube-scheduler's calls are serial, so the interesting end is the left one.
-const DECISION_BUCKETS: &[f64] = &[
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05,
-    0.25, 1.0,
-];
+const DECISION_BUCKETS: &[f64] =
+    &[0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
 
 /// 5 ms, about one API call, to half an hour, a pod that waits for a dedicated node.
-const PENDING_BUCKETS: &[f64] = &[
-    0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0,
-];
+const PENDING_BUCKETS: &[f64] = &[0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
 /// 1 s, an allocation on a node that has the image, to 20 min, when every start deadline has passed.
-const STARTUP_BUCKETS: &[f64] = &[
-    1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0,
-];
+const STARTUP_BUCKETS: &[f64] = &[1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0];
 
 /// How many names of each kind have series of their own. The rest is [`OTHER`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,11 +58,7 @@ pub struct Limits {
 
 impl Limits {
     /// What a large installation needs; the names that exist in fact multiply far less than these numbers do.
-    pub const STANDARD: Limits = Limits {
-        owners: 200,
-        namespaces: 200,
-        objects: 100,
-    };
+    pub const STANDARD: Limits = Limits { owners: 200, namespaces: 200, objects: 100 };
 }
 
 /// One decision of the engine. Count changes of mind, not every look at a pod that still waits.
@@ -80,10 +68,10 @@ pub struct Decided<'a> {
     pub policy: &'a str,
     /// Namespace of the pod.
     pub namespace: &'a str,
-    /// The tier that is taken or waited for.
-    pub tier: &'a str,
-    /// The cloud; empty where none is involved.
-    pub provider: &'static str,
+    /// The tier that is taken or waited for, if one is.
+    pub tier: Option<&'a str>,
+    /// The cloud, where one is chosen.
+    pub provider: Option<Provider>,
     /// What was decided.
     pub outcome: Outcome,
     /// The stable label of the reason.
@@ -128,15 +116,9 @@ impl Metrics {
     }
 
     fn register(currency: &str, limits: Limits) -> prometheus::Result<Metrics> {
-        let Limits {
-            owners,
-            namespaces,
-            objects,
-        } = limits;
+        let Limits { owners, namespaces, objects } = limits;
         let registry = Registry::new();
-        let series = Series {
-            registry: &registry,
-        };
+        let series = Series { registry: &registry };
         let spend = Arc::new(Spend::new(currency, owners)?);
         registry.register(Box::new(Shared(Arc::clone(&spend))))?;
         let mirror = Mirror::new(currency)?;
@@ -225,11 +207,7 @@ impl Metrics {
         for verb in [Verb::Filter, Verb::Prioritize, Verb::Preempt] {
             for form in NodeForm::ALL {
                 for outcome in CallOutcome::ALL {
-                    self.extender_requests.with_label_values(&[
-                        verb.label(),
-                        form.label(),
-                        outcome.label(),
-                    ]);
+                    self.extender_requests.with_label_values(&[verb.label(), form.label(), outcome.label()]);
                 }
             }
         }
@@ -237,46 +215,37 @@ impl Metrics {
 
     /// A decision, when it is made or changes.
     pub fn decided(&self, decided: &Decided<'_>) {
-        let Decided {
-            policy,
-            namespace,
-            tier,
-            provider,
-            outcome,
-            reason,
-            mode,
-        } = *decided;
+        let Decided { policy, namespace, tier, provider, outcome, reason, mode } = *decided;
         let labels = [
             self.policies.admit(policy),
             self.namespaces.admit(namespace),
-            self.tiers.admit(tier),
-            or_none(provider),
+            self.tiers.admit_some(tier),
+            labels::provider(provider),
             outcome.label(),
             reason,
-            mode.label(),
+            labels::mode(mode),
         ];
         self.decisions.with_label_values(&labels).inc();
     }
 
     /// How long an answer took.
     pub fn decision_took(&self, verb: Verb, took: Duration) {
-        self.decision_duration
-            .with_label_values(&[verb.label()])
-            .observe(took.as_secs_f64());
+        self.decision_duration.with_label_values(&[verb.label()]).observe(took.as_secs_f64());
     }
 
-    /// A selected pod is bound, by whomever. For pods on dedicated nodes, tier is that of the policy and provider empty.
-    pub fn bound(
-        &self,
-        placement: Placement,
-        tier: &str,
-        provider: &'static str,
-        pending: Duration,
-    ) {
-        let labels = [placement.label(), self.tiers.admit(tier), or_none(provider)];
-        self.pending_to_bound
-            .with_label_values(&labels)
-            .observe(pending.as_secs_f64());
+    /// A selected pod is bound to a dedicated node, which its scheduler did.
+    pub fn bound_dedicated(&self, tier: &str, pending: Duration) {
+        self.bound("dedicated", tier, None, pending);
+    }
+
+    /// A selected pod is bound to a virtual node, which the committer did.
+    pub fn bound_serverless(&self, tier: &str, provider: Provider, pending: Duration) {
+        self.bound("serverless", tier, Some(provider), pending);
+    }
+
+    fn bound(&self, placement: &str, tier: &str, provider: Option<Provider>, pending: Duration) {
+        let labels = [placement, self.tiers.admit(tier), labels::provider(provider)];
+        self.pending_to_bound.with_label_values(&labels).observe(pending.as_secs_f64());
     }
 
     /// The API server answered, or did not answer, a Binding.
@@ -286,51 +255,36 @@ impl Metrics {
 
     /// A pod of this owner was committed: its money starts at zero, now, so that all of it counts as an increase.
     pub fn committed(&self, spender: &Spender<'_>) {
-        self.spend(spender, 0, 0);
+        self.spend(spender, Money::ZERO, Money::ZERO);
     }
 
-    /// Money accrued or settled since the last call for the same pod, in billionths: what was spent, and what the
-    /// next feasible offer would have cost beyond that. Refunds do not exist: accrue what is certain, settle the rest.
-    pub fn spend(&self, spender: &Spender<'_>, spent_nano: u64, avoided_nano: u64) {
-        let bounded = Spender {
-            policy: self.policies.admit(spender.policy),
-            region: self.regions.admit(spender.region),
-            ..*spender
-        };
-        self.spend.add(&bounded, spent_nano, avoided_nano);
+    /// Money accrued or settled since the last call for the same pod: what was spent, and what the next feasible offer
+    /// would have cost beyond that. Refunds do not exist: accrue what is certain, settle the rest.
+    pub fn spend(&self, spender: &Spender<'_>, spent: Money, avoided: Money) {
+        let bounded =
+            Spender { policy: self.policies.admit(spender.policy), region: self.regions.admit(spender.region), ..*spender };
+        self.spend.add(&bounded, spent, avoided);
     }
 
     /// A pod met an exhausted budget. Count each pod once for a budget and period.
     pub fn budget_blocked(&self, budget: &str, action: BudgetAction) {
-        self.budget_blocked
-            .with_label_values(&[self.budgets.admit(budget), action.label()])
-            .inc();
+        self.budget_blocked.with_label_values(&[self.budgets.admit(budget), action.label()]).inc();
     }
 
     /// The containers of a burst pod run.
-    pub fn started(&self, provider: &'static str, node: &str, tier: &str, since_binding: Duration) {
-        let labels = [
-            or_none(provider),
-            self.nodes.admit(node),
-            self.tiers.admit(tier),
-        ];
-        self.startup
-            .with_label_values(&labels)
-            .observe(since_binding.as_secs_f64());
+    pub fn started(&self, provider: Provider, node: &str, tier: &str, since_binding: Duration) {
+        let labels = [provider.label(), self.nodes.admit(node), self.tiers.admit(tier)];
+        self.startup.with_label_values(&labels).observe(since_binding.as_secs_f64());
     }
 
     /// A call to a provider failed; `code` is the stable label of the kind of error.
-    pub fn backend_error(&self, provider: &'static str, node: &str, code: &'static str) {
-        self.backend_errors
-            .with_label_values(&[or_none(provider), self.nodes.admit(node), code])
-            .inc();
+    pub fn backend_error(&self, provider: Provider, node: &str, code: &'static str) {
+        self.backend_errors.with_label_values(&[provider.label(), self.nodes.admit(node), code]).inc();
     }
 
     /// A call of kube-scheduler was answered.
     pub fn extender_request(&self, verb: Verb, form: NodeForm, outcome: CallOutcome) {
-        self.extender_requests
-            .with_label_values(&[verb.label(), form.label(), outcome.label()])
-            .inc();
+        self.extender_requests.with_label_values(&[verb.label(), form.label(), outcome.label()]).inc();
     }
 
     /// A renewed certificate was read.
@@ -340,9 +294,7 @@ impl Metrics {
 
     /// A policy's matchConditions could not be evaluated for a pod.
     pub fn match_condition_error(&self, policy: &str) {
-        self.match_condition_errors
-            .with_label_values(&[self.policies.admit(policy)])
-            .inc();
+        self.match_condition_errors.with_label_values(&[self.policies.admit(policy)]).inc();
     }
 
     /// Replaces all gauges by what is true now.
@@ -370,51 +322,29 @@ impl Metrics {
     }
 }
 
-fn or_none(name: &'static str) -> &'static str {
-    if name.is_empty() { NONE } else { name }
-}
-
 /// Makes series and registers them.
 struct Series<'a> {
     registry: &'a Registry,
 }
 
 impl Series<'_> {
-    fn counter(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> prometheus::Result<IntCounterVec> {
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
         let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.registry.register(Box::new(counter.clone()))?;
         Ok(counter)
     }
 
-    fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> prometheus::Result<HistogramVec> {
-        let histogram = HistogramVec::new(
-            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
-            labels,
-        )?;
+    fn histogram(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> prometheus::Result<HistogramVec> {
+        let histogram = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
         self.registry.register(Box::new(histogram.clone()))?;
         Ok(histogram)
     }
 
     fn build_info(&self) -> prometheus::Result<()> {
         let labels = ["version", "revision", "rustversion"];
-        let info = IntGaugeVec::new(
-            Opts::new("spillway_build_info", "The build that runs; always 1."),
-            &labels,
-        )?;
+        let info = IntGaugeVec::new(Opts::new("spillway_build_info", "The build that runs; always 1."), &labels)?;
         let revision = option_env!("SPILLWAY_REVISION").unwrap_or("unknown");
-        info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision, env!("SPILLWAY_RUSTC")])
-            .set(1);
+        info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision, env!("SPILLWAY_RUSTC")]).set(1);
         self.registry.register(Box::new(info))
     }
 }

@@ -2,6 +2,8 @@
 //! that another module names once (`Reason::label`, `ErrorKind::label`), or the name of an object, which
 //! [`Names`] bounds.
 
+use policy::burst_policy::Mode;
+use policy::virtual_node::Provider;
 use std::collections::HashSet;
 use std::sync::Mutex;
 
@@ -54,26 +56,6 @@ words! {
         Burst = "burst",
         /// Held, until a time or an event.
         Wait = "wait",
-    }
-}
-
-words! {
-    /// Whether the policy acts or only says what it would do.
-    Mode {
-        /// Decides, records and prices, never acts.
-        Audit = "audit",
-        /// Acts.
-        Enforce = "enforce",
-    }
-}
-
-words! {
-    /// Where a pod was bound.
-    Placement {
-        /// A real node.
-        Dedicated = "dedicated",
-        /// A virtual node.
-        Serverless = "serverless",
     }
 }
 
@@ -147,6 +129,19 @@ words! {
     }
 }
 
+/// The label of a mode.
+pub(super) const fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Audit => "audit",
+        Mode::Enforce => "enforce",
+    }
+}
+
+/// The cloud, or that there is none.
+pub(super) fn provider(provider: Option<Provider>) -> &'static str {
+    provider.map_or(NONE, Provider::label)
+}
+
 /// The names of one kind of object that have their own series: the first `limit` that were seen. Every further one
 /// is [`OTHER`], so that nobody can fill a Prometheus by creating objects.
 pub(super) struct Names {
@@ -156,21 +151,20 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(limit: usize) -> Names {
-        Names {
-            limit,
-            seen: Mutex::new(HashSet::new()),
-        }
+        Names { limit, seen: Mutex::new(HashSet::new()) }
     }
 
-    /// The name itself, or [`OTHER`].
+    /// As [`Names::admit`], where there may be no object.
+    pub(super) fn admit_some<'a>(&self, name: Option<&'a str>) -> &'a str {
+        name.map_or(NONE, |name| self.admit(name))
+    }
+
+    /// The name itself, or [`OTHER`], or [`NONE`] for no name.
     pub(super) fn admit<'a>(&self, name: &'a str) -> &'a str {
         if name.is_empty() {
             return NONE;
         }
-        let mut seen = self
-            .seen
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if seen.contains(name) {
             return name;
         }

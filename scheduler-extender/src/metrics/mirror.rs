@@ -1,9 +1,11 @@
 //! Gauges that mirror state: all of them are set at once from one value, so a scrape never sees half a change, and the
 //! series of an object that is gone disappears with it.
 
-use super::labels::{Names, Phase};
+use super::labels::{self, Names, Phase};
 use super::spend::pair;
 use arc_swap::ArcSwap;
+use policy::virtual_node::Provider;
+use policy::{Money, Rate};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Gauge, Metric, MetricFamily, MetricType};
 use std::collections::{BTreeMap, HashMap};
@@ -36,15 +38,15 @@ pub struct Gauges {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pods {
     /// Their namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// The policy that selects them.
-    pub policy: String,
-    /// The tier that they are bound to; empty while they are pending.
-    pub tier: String,
-    /// The cloud; empty for dedicated nodes and pending pods.
-    pub provider: &'static str,
-    /// The virtual node; empty for dedicated nodes and pending pods.
-    pub node: String,
+    pub policy: Arc<str>,
+    /// The tier that they are bound to; none while they are pending.
+    pub tier: Option<Arc<str>>,
+    /// The cloud; none for dedicated nodes and pending pods.
+    pub provider: Option<Provider>,
+    /// The virtual node; none for dedicated nodes and pending pods.
+    pub node: Option<Arc<str>>,
     /// How far they are.
     pub phase: Phase,
     /// How many.
@@ -55,30 +57,30 @@ pub struct Pods {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Burn {
     /// Namespace of the pods.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// The cloud.
-    pub provider: &'static str,
+    pub provider: Provider,
     /// The virtual node.
-    pub node: String,
+    pub node: Arc<str>,
     /// Sum of the rates of what is billed now.
-    pub per_hour_nano: u64,
+    pub rate: Rate,
 }
 
 /// A budget in its current period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BudgetState {
     /// Name of the BurstBudget.
-    pub budget: String,
+    pub budget: Arc<str>,
     /// Its period as the object spells it, for example `Month`.
     pub period: &'static str,
     /// The cap.
-    pub limit_nano: u64,
+    pub limit: Money,
     /// Settled and accrued.
-    pub spent_nano: u64,
+    pub spent: Money,
     /// Committed and not yet spent.
-    pub reserved_nano: u64,
+    pub reserved: Money,
     /// Written into the object's status as an allowance for this leader, spent or not.
-    pub authorized_nano: u64,
+    pub authorized: Money,
     /// When the period ends, in seconds since 1970.
     pub period_end_seconds: i64,
 }
@@ -87,9 +89,9 @@ pub struct BudgetState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendState {
     /// The cloud.
-    pub provider: &'static str,
+    pub provider: Provider,
     /// The virtual node.
-    pub node: String,
+    pub node: Arc<str>,
     /// Whether it takes new pods: healthy, and not closed after failures.
     pub up: bool,
 }
@@ -98,15 +100,15 @@ pub struct BackendState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriceState {
     /// The cloud.
-    pub provider: &'static str,
+    pub provider: Provider,
     /// The virtual node: it may override the price of its region.
-    pub node: String,
+    pub node: Arc<str>,
     /// The region.
-    pub region: String,
+    pub region: Arc<str>,
     /// What is priced: `vcpu`, `gib` and what else the provider bills.
     pub resource: &'static str,
     /// The price of one of it for an hour.
-    pub per_hour_nano: u64,
+    pub rate: Rate,
     /// Since when the price is known to hold.
     pub age_seconds: u64,
 }
@@ -127,16 +129,10 @@ const WAITING_WITH_ROOM: Family = Family {
     help: "Pending pods that would fit on a dedicated node now and wait all the same.",
     labels: &[],
 };
-const COMMITS_QUEUED: Family = Family {
-    name: "spillway_commits_queued",
-    help: "Commitments that are decided and wait for their turn.",
-    labels: &[],
-};
-const COMMITS_IN_FLIGHT: Family = Family {
-    name: "spillway_commits_in_flight",
-    help: "Bindings that were sent and are not answered yet.",
-    labels: &[],
-};
+const COMMITS_QUEUED: Family =
+    Family { name: "spillway_commits_queued", help: "Commitments that are decided and wait for their turn.", labels: &[] };
+const COMMITS_IN_FLIGHT: Family =
+    Family { name: "spillway_commits_in_flight", help: "Bindings that were sent and are not answered yet.", labels: &[] };
 const LEADER: Family = Family {
     name: "spillway_leader",
     help: "Whether this replica holds the lease and commits (1) or stands by (0).",
@@ -148,11 +144,8 @@ const BURN: Family = Family {
     labels: &["currency", "namespace", "provider", "node"],
 };
 const BUDGET_LABELS: &[&str] = &["currency", "budget", "period"];
-const LIMIT: Family = Family {
-    name: "spillway_budget_limit",
-    help: "The hard cap of a budget in its current period.",
-    labels: BUDGET_LABELS,
-};
+const LIMIT: Family =
+    Family { name: "spillway_budget_limit", help: "The hard cap of a budget in its current period.", labels: BUDGET_LABELS };
 const SPENT: Family = Family {
     name: "spillway_budget_spent",
     help: "Money of a budget that is spent in the current period.",
@@ -242,34 +235,16 @@ impl Mirror {
             .iter()
             .map(|family| {
                 let labels = family.labels.iter().map(ToString::to_string).collect();
-                Desc::new(
-                    family.name.to_string(),
-                    family.help.to_string(),
-                    labels,
-                    HashMap::new(),
-                )
+                Desc::new(family.name.to_string(), family.help.to_string(), labels, HashMap::new())
             })
             .collect::<prometheus::Result<_>>()?;
-        Ok(Mirror {
-            descriptions,
-            currency: currency.into(),
-            published: Arc::default(),
-        })
+        Ok(Mirror { descriptions, currency: currency.into(), published: Arc::default() })
     }
 
     /// Replaces everything that was published before.
     pub(super) fn publish(&self, gauges: &Gauges, names: &GaugeNames<'_>) {
-        let Gauges {
-            pods,
-            pods_waiting_with_room,
-            commits_queued,
-            commits_in_flight,
-            leader,
-            burn,
-            budgets,
-            backends,
-            prices,
-        } = gauges;
+        let Gauges { pods, pods_waiting_with_room, commits_queued, commits_in_flight, leader, burn, budgets, backends, prices } =
+            gauges;
         let mut families = vec![
             pods_lines(pods, names),
             single(&WAITING_WITH_ROOM, *pods_waiting_with_room),
@@ -281,45 +256,29 @@ impl Mirror {
         ];
         families.extend(self.budget_lines(budgets, names));
         families.extend(self.price_lines(prices, names));
-        self.published
-            .store(Arc::new(families.into_iter().map(Lines::render).collect()));
+        self.published.store(Arc::new(families.into_iter().map(Lines::render).collect()));
     }
 
     fn burn_lines(&self, burn: &[Burn], names: &GaugeNames<'_>) -> Lines {
         let mut lines = Lines::new(&BURN);
-        for Burn {
-            namespace,
-            provider,
-            node,
-            per_hour_nano,
-        } in burn
-        {
-            let labels = [
-                &*self.currency,
-                names.namespaces.admit(namespace),
-                or_none(provider),
-                names.nodes.admit(node),
-            ];
-            lines.add(&labels, i128::from(*per_hour_nano));
+        for Burn { namespace, provider, node, rate } in burn {
+            let labels = [&*self.currency, names.namespaces.admit(namespace), provider.label(), names.nodes.admit(node)];
+            lines.add(&labels, nano(rate.hourly()));
         }
         lines
     }
 
     fn budget_lines(&self, budgets: &[BudgetState], names: &GaugeNames<'_>) -> [Lines; 5] {
-        let [mut limit, mut spent, mut reserved, mut authorized] =
-            [&LIMIT, &SPENT, &RESERVED, &AUTHORIZED].map(Lines::new);
+        let [mut limit, mut spent, mut reserved, mut authorized] = [&LIMIT, &SPENT, &RESERVED, &AUTHORIZED].map(Lines::new);
         let mut period_end = Lines::new(&PERIOD_END);
         for state in budgets {
-            let (budget, period) = (names.budgets.admit(&state.budget), or_none(state.period));
+            let (budget, period) = (names.budgets.admit(&state.budget), state.period);
             let labels = [&*self.currency, budget, period];
-            limit.add(&labels, i128::from(state.limit_nano));
-            spent.add(&labels, i128::from(state.spent_nano));
-            reserved.add(&labels, i128::from(state.reserved_nano));
-            authorized.add(&labels, i128::from(state.authorized_nano));
-            period_end.highest(
-                &[budget, period],
-                i128::from(state.period_end_seconds) * NANO,
-            );
+            limit.add(&labels, nano(state.limit));
+            spent.add(&labels, nano(state.spent));
+            reserved.add(&labels, nano(state.reserved));
+            authorized.add(&labels, nano(state.authorized));
+            period_end.highest(&[budget, period], i128::from(state.period_end_seconds) * NANO);
         }
         [limit, spent, reserved, authorized, period_end]
     }
@@ -327,20 +286,10 @@ impl Mirror {
     fn price_lines(&self, prices: &[PriceState], names: &GaugeNames<'_>) -> [Lines; 2] {
         let (mut price, mut age) = (Lines::new(&PRICE), Lines::new(&PRICE_AGE));
         for state in prices {
-            let PriceState {
-                provider,
-                node,
-                region,
-                resource,
-                per_hour_nano,
-                age_seconds,
-            } = state;
+            let PriceState { provider, node, region, resource, rate, age_seconds } = state;
             let (node, region) = (names.nodes.admit(node), names.regions.admit(region));
-            price.highest(
-                &[&*self.currency, provider, node, region, resource],
-                i128::from(*per_hour_nano),
-            );
-            age.highest(&[provider, node, region], i128::from(*age_seconds) * NANO);
+            price.highest(&[&*self.currency, provider.label(), node, region, resource], nano(rate.hourly()));
+            age.highest(&[provider.label(), node, region], i128::from(*age_seconds) * NANO);
         }
         [price, age]
     }
@@ -358,22 +307,13 @@ impl Collector for Mirror {
 
 fn pods_lines(pods: &[Pods], names: &GaugeNames<'_>) -> Lines {
     let mut lines = Lines::new(&PODS);
-    for Pods {
-        namespace,
-        policy,
-        tier,
-        provider,
-        node,
-        phase,
-        count,
-    } in pods
-    {
+    for Pods { namespace, policy, tier, provider, node, phase, count } in pods {
         let labels = [
             names.namespaces.admit(namespace),
             names.policies.admit(policy),
-            names.tiers.admit(tier),
-            or_none(provider),
-            names.nodes.admit(node),
+            names.tiers.admit_some(tier.as_deref()),
+            labels::provider(*provider),
+            names.nodes.admit_some(node.as_deref()),
             phase.label(),
         ];
         lines.add(&labels, i128::from(*count) * NANO);
@@ -384,10 +324,7 @@ fn pods_lines(pods: &[Pods], names: &GaugeNames<'_>) -> Lines {
 fn backend_lines(backends: &[BackendState], names: &GaugeNames<'_>) -> Lines {
     let mut lines = Lines::new(&UP);
     for BackendState { provider, node, up } in backends {
-        lines.highest(
-            &[or_none(provider), names.nodes.admit(node)],
-            i128::from(*up) * NANO,
-        );
+        lines.highest(&[provider.label(), names.nodes.admit(node)], i128::from(*up) * NANO);
     }
     lines
 }
@@ -398,34 +335,20 @@ fn single(family: &'static Family, value: u64) -> Lines {
     lines
 }
 
-fn or_none(name: &str) -> &str {
-    if name.is_empty() {
-        super::labels::NONE
-    } else {
-        name
-    }
+fn nano(amount: Money) -> i128 {
+    i128::from(amount.nanos())
 }
 
 // === impl Lines ===
 
 impl Lines {
     fn new(family: &'static Family) -> Lines {
-        Lines {
-            family,
-            values: BTreeMap::new(),
-        }
+        Lines { family, values: BTreeMap::new() }
     }
 
     fn at(&mut self, labels: &[&str]) -> &mut i128 {
-        assert_eq!(
-            labels.len(),
-            self.family.labels.len(),
-            "labels of {}",
-            self.family.name
-        );
-        self.values
-            .entry(labels.iter().map(ToString::to_string).collect())
-            .or_default()
+        assert_eq!(labels.len(), self.family.labels.len(), "labels of {}", self.family.name);
+        self.values.entry(labels.iter().map(ToString::to_string).collect()).or_default()
     }
 
     fn add(&mut self, labels: &[&str], nano: i128) {
@@ -445,13 +368,7 @@ impl Lines {
         family.set_help(self.family.help.to_string());
         family.set_field_type(MetricType::GAUGE);
         for (values, nano) in self.values {
-            let mut labels: Vec<_> = self
-                .family
-                .labels
-                .iter()
-                .zip(&values)
-                .map(|(name, value)| pair(name, value))
-                .collect();
+            let mut labels: Vec<_> = self.family.labels.iter().zip(&values).map(|(name, value)| pair(name, value)).collect();
             labels.sort_by(|a, b| a.name().cmp(b.name()));
             let mut metric = Metric::from_label(labels);
             let mut gauge = Gauge::default();

@@ -1,6 +1,8 @@
 //! The two counters of money: exact integers inside, floats only in the text that Prometheus reads.
 
 use super::labels::{NONE, OTHER};
+use policy::Money;
+use policy::virtual_node::{CapacityType, Provider};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 use std::cmp::Reverse;
@@ -14,24 +16,11 @@ const IDLE_SCRAPES: u32 = 120;
 
 const NANO: f64 = 1e9;
 
-const SPENT: (&str, &str) = (
-    "spillway_cost_total",
-    "Money spent on burst pods, as the provider bills them, from the first billable second.",
-);
-const AVOIDED: (&str, &str) = (
-    "spillway_cost_avoided_total",
-    "Money not spent because a cheaper feasible offer than the next one was taken.",
-);
-const LABELS: [&str; 8] = [
-    "capacity_type",
-    "currency",
-    "namespace",
-    "owner_kind",
-    "owner_name",
-    "policy",
-    "provider",
-    "region",
-];
+const SPENT: (&str, &str) =
+    ("spillway_cost_total", "Money spent on burst pods, as the provider bills them, from the first billable second.");
+const AVOIDED: (&str, &str) =
+    ("spillway_cost_avoided_total", "Money not spent because a cheaper feasible offer than the next one was taken.");
+const LABELS: [&str; 8] = ["capacity_type", "currency", "namespace", "owner_kind", "owner_name", "policy", "provider", "region"];
 
 /// Who caused a burst, and where the money goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +33,12 @@ pub struct Spender<'a> {
     pub owner_name: &'a str,
     /// The policy that allowed it.
     pub policy: &'a str,
-    /// The cloud, as its provider names itself.
-    pub provider: &'static str,
+    /// The cloud.
+    pub provider: Provider,
     /// Region of the virtual node.
     pub region: &'a str,
-    /// `on-demand` or `spot`.
-    pub capacity_type: &'static str,
+    /// Whether the cloud may take the capacity back.
+    pub capacity_type: CapacityType,
 }
 
 /// Owners with series of their own, at most `owners_max` of them.
@@ -76,9 +65,9 @@ struct Account {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     policy: Box<str>,
-    provider: &'static str,
+    provider: Provider,
     region: Box<str>,
-    capacity_type: &'static str,
+    capacity_type: CapacityType,
 }
 
 /// In billionths of the currency.
@@ -105,10 +94,10 @@ impl Spend {
     }
 
     /// Adds to both counters. Zero opens the series, so that the first real amount is an increase that Prometheus can see.
-    pub(super) fn add(&self, spender: &Spender<'_>, spent_nano: u64, avoided_nano: u64) {
+    pub(super) fn add(&self, spender: &Spender<'_>, spent: Money, avoided: Money) {
         let mut owners = self.lock();
         let account = account(&mut owners, spender, self.owners_max);
-        if spent_nano > 0 || avoided_nano > 0 {
+        if spent > Money::ZERO || avoided > Money::ZERO {
             account.scrapes_since_change = 0;
         }
         let place = Place {
@@ -118,8 +107,8 @@ impl Spend {
             capacity_type: spender.capacity_type,
         };
         let amounts = account.places.entry(place).or_default();
-        amounts.spent_nano += u128::from(spent_nano);
-        amounts.avoided_nano += u128::from(avoided_nano);
+        amounts.spent_nano += increase(spent);
+        amounts.avoided_nano += increase(avoided);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Owner, Account>> {
@@ -128,22 +117,16 @@ impl Spend {
 
     fn metric(&self, owner: &Owner, place: &Place, nano: u128) -> Metric {
         let values: [&str; LABELS.len()] = [
-            place.capacity_type,
+            place.capacity_type.label(),
             &self.currency,
             &owner.namespace,
             &owner.kind,
             &owner.name,
             &place.policy,
-            place.provider,
+            place.provider.label(),
             &place.region,
         ];
-        let mut metric = Metric::from_label(
-            LABELS
-                .iter()
-                .zip(values)
-                .map(|(name, value)| pair(name, value))
-                .collect(),
-        );
+        let mut metric = Metric::from_label(LABELS.iter().zip(values).map(|(name, value)| pair(name, value)).collect());
         let mut counter = Counter::default();
         counter.set_value(money(nano));
         metric.set_counter(counter);
@@ -161,12 +144,8 @@ impl Collector for Spend {
         for (owner, account) in self.lock().iter_mut() {
             account.scrapes_since_change = account.scrapes_since_change.saturating_add(1);
             for (place, amounts) in &account.places {
-                spent
-                    .mut_metric()
-                    .push(self.metric(owner, place, amounts.spent_nano));
-                avoided
-                    .mut_metric()
-                    .push(self.metric(owner, place, amounts.avoided_nano));
+                spent.mut_metric().push(self.metric(owner, place, amounts.spent_nano));
+                avoided.mut_metric().push(self.metric(owner, place, amounts.avoided_nano));
             }
         }
         vec![spent, avoided]
@@ -174,11 +153,7 @@ impl Collector for Spend {
 }
 
 /// The account to book on: the owner's own, or that of all the others.
-fn account<'a>(
-    owners: &'a mut HashMap<Owner, Account>,
-    spender: &Spender<'_>,
-    owners_max: usize,
-) -> &'a mut Account {
+fn account<'a>(owners: &'a mut HashMap<Owner, Account>, spender: &Spender<'_>, owners_max: usize) -> &'a mut Account {
     let mut owner = Owner {
         namespace: or_none(spender.namespace).into(),
         kind: or_none(spender.owner_kind).into(),
@@ -186,11 +161,7 @@ fn account<'a>(
     };
     if !owners.contains_key(&owner) && owners.len() >= owners_max && !make_room(owners) {
         // One account for all of them: the namespace, too, is a name that somebody may create at will.
-        owner = Owner {
-            namespace: OTHER.into(),
-            kind: OTHER.into(),
-            name: OTHER.into(),
-        };
+        owner = Owner { namespace: OTHER.into(), kind: OTHER.into(), name: OTHER.into() };
     }
     owners.entry(owner).or_default()
 }
@@ -199,9 +170,7 @@ fn account<'a>(
 fn make_room(owners: &mut HashMap<Owner, Account>) -> bool {
     let longest = owners
         .iter()
-        .filter(|(owner, account)| {
-            account.scrapes_since_change >= IDLE_SCRAPES && &*owner.name != OTHER
-        })
+        .filter(|(owner, account)| account.scrapes_since_change >= IDLE_SCRAPES && &*owner.name != OTHER)
         .max_by_key(|(owner, account)| (account.scrapes_since_change, Reverse(*owner)))
         .map(|(owner, _)| owner.clone());
     longest.is_some_and(|owner| owners.remove(&owner).is_some())
@@ -209,6 +178,12 @@ fn make_room(owners: &mut HashMap<Owner, Account>) -> bool {
 
 fn or_none(name: &str) -> &str {
     if name.is_empty() { NONE } else { name }
+}
+
+/// A counter never falls. Nothing here can give money back, so a negative amount is a mistake of the caller.
+fn increase(amount: Money) -> u128 {
+    debug_assert!(amount >= Money::ZERO, "spent or avoided money cannot be negative: {amount}");
+    u128::try_from(amount.nanos()).unwrap_or(0)
 }
 
 /// The one place where an amount becomes a float: 15 significant digits are more than any chart shows.

@@ -1,6 +1,8 @@
 //! The rules of the module's documentation, checked over every series, and the few things that metrics can get wrong.
 
 use super::*;
+use policy::Rate;
+use policy::virtual_node::CapacityType;
 use prometheus::proto::{MetricFamily, MetricType};
 use std::collections::BTreeSet;
 
@@ -76,11 +78,11 @@ const UNITLESS: [&str; 7] = [
     "spillway_build_info",
 ];
 
-const SMALL: Limits = Limits {
-    owners: 3,
-    namespaces: 2,
-    objects: 2,
-};
+const SMALL: Limits = Limits { owners: 3, namespaces: 2, objects: 2 };
+
+fn rate(nanos: i64) -> Rate {
+    Rate::per_hour(Money::from_nanos(nanos))
+}
 
 fn spender<'a>(namespace: &'a str, owner_name: &'a str) -> Spender<'a> {
     Spender {
@@ -88,9 +90,9 @@ fn spender<'a>(namespace: &'a str, owner_name: &'a str) -> Spender<'a> {
         owner_kind: "Job",
         owner_name,
         policy: "image-processing",
-        provider: "fargate",
+        provider: Provider::Fargate,
         region: "us-east-1",
-        capacity_type: "on-demand",
+        capacity_type: CapacityType::OnDemand,
     }
 }
 
@@ -98,8 +100,8 @@ fn decided(namespace: &str) -> Decided<'_> {
     Decided {
         policy: "image-processing",
         namespace,
-        tier: "serverless",
-        provider: "fargate",
+        tier: Some("serverless"),
+        provider: Some(Provider::Fargate),
         outcome: Outcome::Burst,
         reason: "cheapest",
         mode: Mode::Enforce,
@@ -111,9 +113,9 @@ fn gauges() -> Gauges {
         pods: vec![Pods {
             namespace: "media".into(),
             policy: "image-processing".into(),
-            tier: "serverless".into(),
-            provider: "fargate",
-            node: "fargate-us-east-1".into(),
+            tier: Some("serverless".into()),
+            provider: Some(Provider::Fargate),
+            node: Some("fargate-us-east-1".into()),
             phase: Phase::Running,
             count: 7,
         }],
@@ -123,30 +125,26 @@ fn gauges() -> Gauges {
         leader: true,
         burn: vec![Burn {
             namespace: "media".into(),
-            provider: "fargate",
+            provider: Provider::Fargate,
             node: "fargate-us-east-1".into(),
-            per_hour_nano: 1,
+            rate: rate(1),
         }],
         budgets: vec![BudgetState {
             budget: "media-monthly".into(),
             period: "Month",
-            limit_nano: 4_000_000_000,
-            spent_nano: 3_000_000_000,
-            reserved_nano: 2_000_000_000,
-            authorized_nano: 1_500_000_000,
+            limit: Money::from_nanos(4_000_000_000),
+            spent: Money::from_nanos(3_000_000_000),
+            reserved: Money::from_nanos(2_000_000_000),
+            authorized: Money::from_nanos(1_500_000_000),
             period_end_seconds: 1_800_000_000,
         }],
-        backends: vec![BackendState {
-            provider: "fargate",
-            node: "fargate-us-east-1".into(),
-            up: true,
-        }],
+        backends: vec![BackendState { provider: Provider::Fargate, node: "fargate-us-east-1".into(), up: true }],
         prices: vec![PriceState {
-            provider: "fargate",
+            provider: Provider::Fargate,
             node: "fargate-us-east-1".into(),
             region: "us-east-1".into(),
             resource: "vcpu",
-            per_hour_nano: 40_480_000,
+            rate: rate(40_480_000),
             age_seconds: 86_400,
         }],
     }
@@ -156,23 +154,14 @@ fn gauges() -> Gauges {
 fn everything(metrics: &Metrics) {
     metrics.decided(&decided("media"));
     metrics.decision_took(Verb::Filter, Duration::from_micros(200));
-    metrics.bound(
-        Placement::Serverless,
-        "serverless",
-        "fargate",
-        Duration::from_millis(30),
-    );
+    metrics.bound_dedicated("dedicated", Duration::from_millis(300));
+    metrics.bound_serverless("serverless", Provider::Fargate, Duration::from_millis(30));
     metrics.binding(BindingOutcome::Created);
     metrics.committed(&spender("media", "thumbnails"));
-    metrics.spend(&spender("media", "thumbnails"), 12_345, 678);
+    metrics.spend(&spender("media", "thumbnails"), Money::from_nanos(12_345), Money::from_nanos(678));
     metrics.budget_blocked("media-monthly", BudgetAction::DedicatedOnly);
-    metrics.started(
-        "fargate",
-        "fargate-us-east-1",
-        "serverless",
-        Duration::from_secs(35),
-    );
-    metrics.backend_error("fargate", "fargate-us-east-1", "throttled");
+    metrics.started(Provider::Fargate, "fargate-us-east-1", "serverless", Duration::from_secs(35));
+    metrics.backend_error(Provider::Fargate, "fargate-us-east-1", "throttled");
     metrics.extender_request(Verb::Filter, NodeForm::Names, CallOutcome::Answered);
     metrics.tls_reloaded(ReloadOutcome::Loaded);
     metrics.match_condition_error("image-processing");
@@ -186,29 +175,18 @@ fn families(metrics: &Metrics) -> Vec<MetricFamily> {
 /// The lines of one series, comments left out.
 fn lines(metrics: &Metrics, name: &str) -> Vec<String> {
     let text = metrics.render();
-    text.lines()
-        .filter(|line| line.split(['{', ' ']).next() == Some(name))
-        .map(str::to_string)
-        .collect()
+    text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name)).map(str::to_string).collect()
 }
 
 fn labels(family: &MetricFamily) -> impl Iterator<Item = &str> {
-    family.get_metric().iter().flat_map(|metric| {
-        metric
-            .get_label()
-            .iter()
-            .map(prometheus::proto::LabelPair::name)
-    })
+    family.get_metric().iter().flat_map(|metric| metric.get_label().iter().map(prometheus::proto::LabelPair::name))
 }
 
 #[test]
 fn the_series_are_these() {
     let metrics = Metrics::new("USD", Limits::STANDARD);
     everything(&metrics);
-    let names: Vec<String> = families(&metrics)
-        .iter()
-        .map(|family| family.name().to_string())
-        .collect();
+    let names: Vec<String> = families(&metrics).iter().map(|family| family.name().to_string()).collect();
     assert_eq!(names, SERIES);
 }
 
@@ -219,101 +197,49 @@ fn every_series_follows_the_rules() {
     for family in families(&metrics) {
         let (name, help, kind) = (family.name(), family.help(), family.get_field_type());
         assert!(name.starts_with("spillway_"), "{name}: prefix");
-        assert!(
-            name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
-            "{name}: snake case"
-        );
-        assert!(
-            help.ends_with('.') && help.len() > 10,
-            "{name}: help is a sentence, not '{help}'"
-        );
-        assert_eq!(
-            name.ends_with("_total"),
-            kind == MetricType::COUNTER,
-            "{name}: counters, and only they, end in _total"
-        );
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}: snake case");
+        assert!(help.ends_with('.') && help.len() > 10, "{name}: help is a sentence, not '{help}'");
+        assert_eq!(name.ends_with("_total"), kind == MetricType::COUNTER, "{name}: counters, and only they, end in _total");
         let money = labels(&family).any(|label| label == "currency");
-        let unit = money
-            || name.ends_with("_seconds")
-            || name.ends_with("_total")
-            || UNITLESS.contains(&name);
+        let unit = money || name.ends_with("_seconds") || name.ends_with("_total") || UNITLESS.contains(&name);
         assert!(unit, "{name}: no unit");
-        assert!(
-            kind != MetricType::HISTOGRAM || name.ends_with("_seconds"),
-            "{name}: histograms are of time"
-        );
+        assert!(kind != MetricType::HISTOGRAM || name.ends_with("_seconds"), "{name}: histograms are of time");
         for label in labels(&family) {
-            assert!(
-                LABELS.contains(&label),
-                "{name}: label {label} is not in the list of bounded labels"
-            );
+            assert!(LABELS.contains(&label), "{name}: label {label} is not in the list of bounded labels");
         }
     }
 }
 
 #[test]
 fn the_list_of_labels_has_no_pods_in_it() {
-    assert!(
-        LABELS
-            .iter()
-            .all(|label| !label.contains("pod") && !label.contains("uid"))
-    );
+    assert!(LABELS.iter().all(|label| !label.contains("pod") && !label.contains("uid")));
     let metrics = Metrics::new("USD", Limits::STANDARD);
     everything(&metrics);
-    let used: BTreeSet<String> = families(&metrics)
-        .iter()
-        .flat_map(|f| labels(f).map(str::to_string).collect::<Vec<_>>())
-        .collect();
-    assert_eq!(
-        used.iter().map(String::as_str).collect::<Vec<_>>(),
-        LABELS,
-        "a label that no series has"
-    );
+    let used: BTreeSet<String> =
+        families(&metrics).iter().flat_map(|f| labels(f).map(str::to_string).collect::<Vec<_>>()).collect();
+    assert_eq!(used.iter().map(String::as_str).collect::<Vec<_>>(), LABELS, "a label that no series has");
 }
 
 #[test]
 fn words_are_distinct_and_in_snake_case() {
     fn check(words: &[&str]) {
-        assert_eq!(
-            words.iter().collect::<BTreeSet<_>>().len(),
-            words.len(),
-            "{words:?}"
-        );
-        assert!(
-            words
-                .iter()
-                .all(|word| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')),
-            "{words:?}"
-        );
+        assert_eq!(words.iter().collect::<BTreeSet<_>>().len(), words.len(), "{words:?}");
+        assert!(words.iter().all(|word| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')), "{words:?}");
     }
     macro_rules! check_all {
         ($($words:ident),+) => { $(check(&$words::ALL.iter().map(|word| word.label()).collect::<Vec<_>>());)+ };
     }
-    check_all!(
-        Verb,
-        Outcome,
-        Mode,
-        Placement,
-        Phase,
-        BindingOutcome,
-        BudgetAction,
-        NodeForm,
-        CallOutcome,
-        ReloadOutcome
-    );
+    check_all!(Verb, Outcome, Phase, BindingOutcome, BudgetAction, NodeForm, CallOutcome, ReloadOutcome);
 }
 
 #[test]
 fn money_is_added_exactly() {
     let metrics = Metrics::new("EUR", Limits::STANDARD);
     for _ in 0..10 {
-        metrics.spend(&spender("media", "thumbnails"), 100_000_000, 0);
+        metrics.spend(&spender("media", "thumbnails"), Money::from_nanos(100_000_000), Money::from_nanos(0));
     }
     let line = &lines(&metrics, "spillway_cost_total")[0];
-    assert!(
-        line.ends_with(" 1"),
-        "ten times 0.1 is 1 and nothing else: {line}"
-    );
+    assert!(line.ends_with(" 1"), "ten times 0.1 is 1 and nothing else: {line}");
     assert!(line.contains(r#"currency="EUR""#), "{line}");
 }
 
@@ -329,14 +255,11 @@ fn money_starts_at_zero_when_the_first_pod_is_committed() {
 fn owners_beyond_the_limit_are_one_owner() {
     let metrics = Metrics::new("USD", SMALL);
     for owner in 0..50 {
-        metrics.spend(&spender("media", &format!("job-{owner}")), 1_000_000_000, 0);
+        metrics.spend(&spender("media", &format!("job-{owner}")), Money::from_nanos(1_000_000_000), Money::from_nanos(0));
     }
     let lines = lines(&metrics, "spillway_cost_total");
     assert_eq!(lines.len(), 4, "three owners and the others: {lines:#?}");
-    let others = lines
-        .iter()
-        .find(|line| line.contains(r#"owner_name="other""#))
-        .expect("a line for the others");
+    let others = lines.iter().find(|line| line.contains(r#"owner_name="other""#)).expect("a line for the others");
     assert!(others.ends_with(" 47"), "no money is lost: {others}");
 }
 
@@ -344,33 +267,20 @@ fn owners_beyond_the_limit_are_one_owner() {
 fn an_owner_that_is_long_done_makes_room() {
     let metrics = Metrics::new("USD", SMALL);
     for owner in ["monday", "tuesday", "wednesday"] {
-        metrics.spend(&spender("media", owner), 1, 0);
+        metrics.spend(&spender("media", owner), Money::from_nanos(1), Money::from_nanos(0));
     }
     for _ in 0..120 {
-        metrics.spend(&spender("media", "tuesday"), 1, 0);
+        metrics.spend(&spender("media", "tuesday"), Money::from_nanos(1), Money::from_nanos(0));
         let _scraped = metrics.render();
     }
-    metrics.spend(&spender("media", "thursday"), 1, 0);
-    metrics.spend(&spender("media", "friday"), 1, 0);
-    metrics.spend(&spender("media", "saturday"), 1, 0);
+    metrics.spend(&spender("media", "thursday"), Money::from_nanos(1), Money::from_nanos(0));
+    metrics.spend(&spender("media", "friday"), Money::from_nanos(1), Money::from_nanos(0));
+    metrics.spend(&spender("media", "saturday"), Money::from_nanos(1), Money::from_nanos(0));
     let text = lines(&metrics, "spillway_cost_total").join("\n");
-    for (owner, there) in [
-        ("monday", false),
-        ("wednesday", false),
-        ("tuesday", true),
-        ("thursday", true),
-        ("friday", true),
-    ] {
-        assert_eq!(
-            text.contains(&format!("owner_name=\"{owner}\"")),
-            there,
-            "{owner} in\n{text}"
-        );
+    for (owner, there) in [("monday", false), ("wednesday", false), ("tuesday", true), ("thursday", true), ("friday", true)] {
+        assert_eq!(text.contains(&format!("owner_name=\"{owner}\"")), there, "{owner} in\n{text}");
     }
-    assert!(
-        !text.contains("saturday") && text.contains(r#"owner_name="other""#),
-        "nobody else is idle:\n{text}"
-    );
+    assert!(!text.contains("saturday") && text.contains(r#"owner_name="other""#), "nobody else is idle:\n{text}");
 }
 
 #[test]
@@ -378,30 +288,22 @@ fn users_cannot_make_series_without_end() {
     let metrics = Metrics::new("USD", SMALL);
     for i in 0..100 {
         let name = format!("name-{i}");
-        metrics.decided(&Decided {
-            policy: &name,
-            tier: &name,
-            ..decided(&name)
-        });
-        metrics.bound(Placement::Serverless, &name, "fargate", Duration::ZERO);
+        metrics.decided(&Decided { policy: &name, tier: Some(&name), ..decided(&name) });
+        metrics.bound_serverless(&name, Provider::Fargate, Duration::ZERO);
         metrics.spend(
-            &Spender {
-                policy: &name,
-                region: &name,
-                ..spender(&name, &name)
-            },
-            1,
-            1,
+            &Spender { policy: &name, region: &name, ..spender(&name, &name) },
+            Money::from_nanos(1),
+            Money::from_nanos(1),
         );
         metrics.budget_blocked(&name, BudgetAction::Warn);
-        metrics.started("fargate", &name, &name, Duration::ZERO);
-        metrics.backend_error("fargate", &name, "throttled");
+        metrics.started(Provider::Fargate, &name, &name, Duration::ZERO);
+        metrics.backend_error(Provider::Fargate, &name, "throttled");
         metrics.match_condition_error(&name);
         let named = |pods: Pods| Pods {
-            namespace: name.clone(),
-            policy: name.clone(),
-            tier: name.clone(),
-            node: name.clone(),
+            namespace: (*name).into(),
+            policy: (*name).into(),
+            tier: Some((*name).into()),
+            node: Some((*name).into()),
             ..pods
         };
         let mut gauges = gauges();
@@ -410,17 +312,8 @@ fn users_cannot_make_series_without_end() {
     }
     for family in families(&metrics) {
         // Nine: three values, two names and `other`, in two labels that vary independently in the worst case here.
-        let limit = if family.name() == "spillway_extender_requests_total" {
-            24
-        } else {
-            9
-        };
-        assert!(
-            family.get_metric().len() <= limit,
-            "{}: {} series",
-            family.name(),
-            family.get_metric().len()
-        );
+        let limit = if family.name() == "spillway_extender_requests_total" { 24 } else { 9 };
+        assert!(family.get_metric().len() <= limit, "{}: {} series", family.name(), family.get_metric().len());
     }
 }
 
@@ -429,22 +322,11 @@ fn equal_labels_are_added_up_because_a_series_twice_fails_the_scrape() {
     let metrics = Metrics::new("USD", SMALL);
     let mut gauges = gauges();
     let pods = gauges.pods[0].clone();
-    gauges.pods = (0..5)
-        .map(|i| Pods {
-            namespace: format!("ns-{i}"),
-            count: 10,
-            ..pods.clone()
-        })
-        .collect();
+    gauges.pods = (0..5).map(|i| Pods { namespace: format!("ns-{i}").into(), count: 10, ..pods.clone() }).collect();
     metrics.publish(&gauges);
     let lines = lines(&metrics, "spillway_pods");
     assert_eq!(lines.len(), 3, "{lines:#?}");
-    assert!(
-        lines
-            .iter()
-            .any(|line| line.contains(r#"namespace="other""#) && line.ends_with(" 30")),
-        "{lines:#?}"
-    );
+    assert!(lines.iter().any(|line| line.contains(r#"namespace="other""#) && line.ends_with(" 30")), "{lines:#?}");
 }
 
 #[test]
@@ -452,43 +334,23 @@ fn the_gauges_of_what_is_gone_are_gone() {
     let metrics = Metrics::new("USD", Limits::STANDARD);
     metrics.publish(&gauges());
     assert_eq!(lines(&metrics, "spillway_budget_spent").len(), 1);
-    metrics.publish(&Gauges {
-        budgets: vec![],
-        ..gauges()
-    });
+    metrics.publish(&Gauges { budgets: vec![], ..gauges() });
     assert_eq!(lines(&metrics, "spillway_budget_spent").len(), 0);
-    assert_eq!(
-        lines(&metrics, "spillway_pods").len(),
-        1,
-        "what is still there stays"
-    );
+    assert_eq!(lines(&metrics, "spillway_pods").len(), 1, "what is still there stays");
 }
 
 #[test]
 fn names_cannot_break_out_of_their_label() {
     let metrics = Metrics::new("USD", Limits::STANDARD);
-    metrics.spend(
-        &spender("media", "a\"} 1\nspillway_cost_total{owner_name=\"b"),
-        1,
-        0,
-    );
+    metrics.spend(&spender("media", "a\"} 1\nspillway_cost_total{owner_name=\"b"), Money::from_nanos(1), Money::from_nanos(0));
     assert_eq!(lines(&metrics, "spillway_cost_total").len(), 1);
 }
 
 #[test]
 fn fixed_series_exist_before_anything_happens() {
     let metrics = Metrics::new("USD", Limits::STANDARD);
-    assert_eq!(
-        lines(&metrics, "spillway_bindings_total").len(),
-        BindingOutcome::ALL.len()
-    );
-    assert_eq!(
-        lines(&metrics, "spillway_tls_reloads_total").len(),
-        ReloadOutcome::ALL.len()
-    );
-    assert_eq!(
-        lines(&metrics, "spillway_extender_requests_total").len(),
-        24
-    );
+    assert_eq!(lines(&metrics, "spillway_bindings_total").len(), BindingOutcome::ALL.len());
+    assert_eq!(lines(&metrics, "spillway_tls_reloads_total").len(), ReloadOutcome::ALL.len());
+    assert_eq!(lines(&metrics, "spillway_extender_requests_total").len(), 24);
     assert_eq!(lines(&metrics, "spillway_build_info").len(), 1);
 }
