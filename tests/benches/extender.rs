@@ -40,7 +40,7 @@ impl Answers for Pack {
 
 /// As long as the names that clouds give their nodes.
 fn name(node: usize) -> String {
-    let name = format!("ip-10-{:03}-{:03}.eu-central-1.compute.internal", node / 256, node % 256);
+    let name = format!("ip-10-{:02}-{:03}.eu-central-1.compute.internal", node / 256, node % 256);
     assert_eq!(name.len(), 42);
     name
 }
