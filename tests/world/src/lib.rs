@@ -1,1 +1,3 @@
-//! World.
+//! Worlds for Spillway to live in: a simulated cluster in virtual time, and a launcher of a real control plane.
+
+pub mod simulation;
