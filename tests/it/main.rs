@@ -1,2 +1,3 @@
 //! Tests of the whole.
 mod architecture;
+mod control_plane;
