@@ -92,7 +92,7 @@ async fn a_virtual_node_stays_empty(plane: &ControlPlane) -> Result<()> {
     create_pod(plane, "tolerant", &pod).await?;
     let pods = plane
         .wait_for_pods("a verdict", ("default", ""), 1, PATIENCE, |pod| {
-            world::control_plane::summary(&[pod.clone()]).contains("Too many pods")
+            world::control_plane::summary(std::slice::from_ref(pod)).contains("Too many pods")
         })
         .await?;
     assert_eq!(place_of(&pods[0]), None);
@@ -270,7 +270,11 @@ async fn create_pod(plane: &ControlPlane, name: &str, spec: &Value) -> Result<()
 async fn delete_pod(plane: &ControlPlane, name: &str) -> Result<()> {
     let api = Api::<Pod>::namespaced(plane.client(User::Admin)?, "default");
     api.delete(name, &DeleteParams::default()).await?;
-    wait_until("KWOK to end the pod", PATIENCE, async || Ok(ensure!(api.get_opt(name).await?.is_none(), "{name} is there"))).await
+    wait_until("KWOK to end the pod", PATIENCE, async || {
+        ensure!(api.get_opt(name).await?.is_none(), "{name} is there");
+        Ok(())
+    })
+    .await
 }
 
 async fn bind(client: &Client, pod: &str, node: &str) -> Result<()> {
