@@ -21,7 +21,7 @@ mod spend;
 mod tests;
 
 pub use labels::{BindingOutcome, BudgetAction, CallOutcome, NONE, NodeForm, OTHER, Outcome, Phase, ReloadOutcome, Verb};
-pub use mirror::{BackendState, BudgetState, Burn, Gauges, Pods, PriceState};
+pub use mirror::{BackendState, BudgetState, Burn, Gauges, Pods, PolicyState, PriceState};
 pub use spend::Spender;
 
 use labels::Names;

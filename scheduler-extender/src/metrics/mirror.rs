@@ -26,6 +26,8 @@ pub struct Gauges {
     pub leader: bool,
     /// What the running burst pods cost.
     pub burn: Vec<Burn>,
+    /// The policies in force.
+    pub policies: Vec<PolicyState>,
     /// The budgets in their current period.
     pub budgets: Vec<BudgetState>,
     /// The virtual nodes.
@@ -64,6 +66,15 @@ pub struct Burn {
     pub node: Arc<str>,
     /// Sum of the rates of what is billed now.
     pub rate: Rate,
+}
+
+/// A policy in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyState {
+    /// Name of the BurstPolicy.
+    pub policy: Arc<str>,
+    /// The generation that decisions follow. Dashboards mark where it changes, since the money follows soon after.
+    pub generation: i64,
 }
 
 /// A budget in its current period.
@@ -143,6 +154,11 @@ const BURN: Family = Family {
     help: "Money per hour that the burst pods cost at this moment.",
     labels: &["currency", "namespace", "provider", "node"],
 };
+const GENERATION: Family = Family {
+    name: "spillway_policy_generation",
+    help: "Generation of a burst policy that decisions follow.",
+    labels: &["policy"],
+};
 const BUDGET_LABELS: &[&str] = &["currency", "budget", "period"];
 const LIMIT: Family =
     Family { name: "spillway_budget_limit", help: "The hard cap of a budget in its current period.", labels: BUDGET_LABELS };
@@ -189,6 +205,7 @@ const FAMILIES: &[&Family] = &[
     &COMMITS_IN_FLIGHT,
     &LEADER,
     &BURN,
+    &GENERATION,
     &LIMIT,
     &SPENT,
     &RESERVED,
@@ -243,8 +260,18 @@ impl Mirror {
 
     /// Replaces everything that was published before.
     pub(super) fn publish(&self, gauges: &Gauges, names: &GaugeNames<'_>) {
-        let Gauges { pods, pods_waiting_with_room, commits_queued, commits_in_flight, leader, burn, budgets, backends, prices } =
-            gauges;
+        let Gauges {
+            pods,
+            pods_waiting_with_room,
+            commits_queued,
+            commits_in_flight,
+            leader,
+            burn,
+            policies,
+            budgets,
+            backends,
+            prices,
+        } = gauges;
         let mut families = vec![
             pods_lines(pods, names),
             single(&WAITING_WITH_ROOM, *pods_waiting_with_room),
@@ -252,6 +279,7 @@ impl Mirror {
             single(&COMMITS_IN_FLIGHT, *commits_in_flight),
             single(&LEADER, u64::from(*leader)),
             self.burn_lines(burn, names),
+            policy_lines(policies, names),
             backend_lines(backends, names),
         ];
         families.extend(self.budget_lines(budgets, names));
@@ -317,6 +345,14 @@ fn pods_lines(pods: &[Pods], names: &GaugeNames<'_>) -> Lines {
             phase.label(),
         ];
         lines.add(&labels, i128::from(*count) * NANO);
+    }
+    lines
+}
+
+fn policy_lines(policies: &[PolicyState], names: &GaugeNames<'_>) -> Lines {
+    let mut lines = Lines::new(&GENERATION);
+    for PolicyState { policy, generation } in policies {
+        lines.highest(&[names.policies.admit(policy)], i128::from(*generation) * NANO);
     }
     lines
 }

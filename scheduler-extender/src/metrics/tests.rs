@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 /// Every series there is. Dashboards, alerts and other people's queries hang on these names: a change here is a change of
 /// the interface.
-const SERIES: [&str; 27] = [
+const SERIES: [&str; 28] = [
     "spillway_backend_errors_total",
     "spillway_backend_up",
     "spillway_bindings_total",
@@ -32,6 +32,7 @@ const SERIES: [&str; 27] = [
     "spillway_pending_to_bound_seconds",
     "spillway_pods",
     "spillway_pods_waiting_with_room",
+    "spillway_policy_generation",
     "spillway_price_age_seconds",
     "spillway_price_per_hour",
     "spillway_startup_seconds",
@@ -67,8 +68,8 @@ const LABELS: [&str; 25] = [
     "version",
 ];
 
-/// Nouns that are counted, and yes-or-no; a gauge of something else needs a unit in its name.
-const UNITLESS: [&str; 7] = [
+/// Nouns that are counted, numbers without a unit, and yes-or-no; a gauge of something else needs a unit in its name.
+const UNITLESS: [&str; 8] = [
     "spillway_backend_up",
     "spillway_commits_in_flight",
     "spillway_commits_queued",
@@ -76,6 +77,7 @@ const UNITLESS: [&str; 7] = [
     "spillway_pods",
     "spillway_pods_waiting_with_room",
     "spillway_build_info",
+    "spillway_policy_generation",
 ];
 
 const SMALL: Limits = Limits { owners: 3, namespaces: 2, objects: 2 };
@@ -129,6 +131,7 @@ fn gauges() -> Gauges {
             node: "fargate-us-east-1".into(),
             rate: rate(1),
         }],
+        policies: vec![PolicyState { policy: "image-processing".into(), generation: 3 }],
         budgets: vec![BudgetState {
             budget: "media-monthly".into(),
             period: "Month",
