@@ -10,13 +10,18 @@
 //! [`Snapshot`] and [`decide`].
 
 pub mod burst_policy;
+pub mod capability;
 pub mod dedicated;
 pub mod ledger;
 pub mod line;
 mod money;
 mod quantity;
+pub mod quote;
 mod resources;
+#[cfg(test)]
+mod sample;
 pub mod selector;
+pub mod shape;
 pub mod taint;
 mod time;
 pub mod virtual_node;
@@ -26,7 +31,9 @@ pub use burst_policy::BurstPolicy;
 pub use ledger::Ledger;
 pub use money::{Money, Rate};
 pub use quantity::Quantity;
+pub use quote::{Quote, QuoteRefusal};
 pub use resources::Resources;
+pub use shape::Shape;
 pub use time::{Timestamp, millis};
 pub use virtual_node::VirtualNode;
 pub use workload::Workload;

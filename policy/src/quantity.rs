@@ -1,7 +1,9 @@
 //! Kubernetes quantities (`500m`, `1Gi`, `1.5e3`) as exact integers.
 //!
-//! Semantics are those of apimachinery's `resource.Quantity`: a value finer than a nano is rounded away from zero, a value
-//! beyond ±(2⁶³−1) stops there.
+//! Semantics are those of apimachinery's `resource.Quantity`: a value finer than a nano is rounded away from zero; a value
+//! with a binary suffix stops at ±(2⁶³−1), one with a decimal suffix does not. Digits may be missing on either side of the
+//! point, and even on both: `1.`, `.5` and `+` are numbers there, so they are here. Unlike there, no text is longer than 64
+//! characters and no value larger than 10²⁹.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +11,11 @@ use std::str::FromStr;
 use crate::ParseError;
 
 const NANO: i128 = 1_000_000_000;
-const LARGEST: i128 = (i64::MAX as i128) * NANO;
+/// Where a value with a binary suffix stops.
+const LARGEST_BINARY: i128 = (i64::MAX as i128) * NANO;
+/// Where any value stops: 10²⁹, what 128 bits hold with nine decimals.
+const LARGEST: i128 = 100_000_000_000_000_000_000_000_000_000 * NANO;
+const LENGTH_MAX: usize = 64;
 
 /// An exact Kubernetes quantity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +37,7 @@ impl Quantity {
         Quantity { nanos: millis as i128 * (NANO / 1000) }
     }
 
-    /// The value in units of 10⁻⁹, for exact arithmetic; within ±(2⁶³−1)·10⁹.
+    /// The value in units of 10⁻⁹, for exact arithmetic; within ±10³⁸.
     pub const fn nanos(self) -> i128 {
         self.nanos
     }
@@ -62,7 +68,7 @@ impl FromStr for Quantity {
 
     fn from_str(text: &str) -> Result<Quantity, ParseError> {
         let refuse = || ParseError::new("quantity", text, "a Kubernetes quantity such as \"500m\", \"2\" or \"1.5Gi\"");
-        if text.is_empty() || text.len() > 64 {
+        if text.is_empty() || text.len() > LENGTH_MAX {
             return Err(refuse());
         }
         let (negative, rest) = match text.as_bytes()[0] {
@@ -73,7 +79,7 @@ impl FromStr for Quantity {
         let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, suffix) = rest.split_at(number_end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
+        if fraction.contains('.') {
             return Err(refuse());
         }
         let scale = Scale::parse(suffix).ok_or_else(refuse)?;
@@ -82,30 +88,38 @@ impl FromStr for Quantity {
     }
 }
 
-/// Canonical form: the largest suffix that needs no fraction; binary suffixes only where the value is a multiple of 1Ki.
+/// Canonical form: no fraction, the largest suffix that loses nothing, binary or decimal, whichever is shorter. (A quantity
+/// does not remember how it was written.)
 impl fmt::Display for Quantity {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.nanos == 0 {
             return out.write_str("0");
         }
+        let (decimal, exponent) = divided(self.nanos, 1000);
         if self.nanos % (NANO * 1024) == 0 {
-            let units = self.nanos / NANO;
-            for (power, suffix) in [(6, "Ei"), (5, "Pi"), (4, "Ti"), (3, "Gi"), (2, "Mi"), (1, "Ki")] {
-                let unit = 1024_i128.pow(power);
-                if units % unit == 0 {
-                    return write!(out, "{}{suffix}", units / unit);
-                }
+            let (binary, power) = divided(self.nanos / NANO, 1024);
+            if binary.abs() <= decimal.abs()
+                && let Some(suffix) = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].get(power - 1)
+            {
+                return write!(out, "{binary}{suffix}");
             }
         }
-        for (exponent, suffix) in [(27, "E"), (24, "P"), (21, "T"), (18, "G"), (15, "M"), (12, "k"), (9, ""), (6, "m"), (3, "u")]
-        {
-            let unit = 10_i128.pow(exponent);
-            if self.nanos % unit == 0 {
-                return write!(out, "{}{suffix}", self.nanos / unit);
-            }
+        match ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"].get(exponent) {
+            Some(suffix) => write!(out, "{decimal}{suffix}"),
+            // There is no suffix beyond 10¹⁸.
+            None => write!(out, "{decimal}e{}", 3 * exponent - 9),
         }
-        write!(out, "{}n", self.nanos)
     }
+}
+
+/// `value` without its factors of `base`, and how many there were; `value` is not zero.
+fn divided(mut value: i128, base: i128) -> (i128, usize) {
+    let mut power = 0;
+    while value % base == 0 {
+        value /= base;
+        power += 1;
+    }
+    (value, power)
 }
 
 /// What a suffix multiplies by: a power of 1024, or a power of ten.
@@ -147,47 +161,51 @@ impl Scale {
 
     /// `whole.fraction × scale` in nanos, rounded up, stopping at the largest value.
     fn nanos(self, whole: &str, fraction: &str) -> i128 {
-        let (factor, shift) = match self {
-            Scale::Binary(power) => (1024_i128.pow(power), 0),
-            Scale::Decimal(exponent) => (1, exponent),
+        let (factor, shift, largest) = match self {
+            Scale::Binary(power) => (1024_u64.pow(power), 0, LARGEST_BINARY),
+            Scale::Decimal(exponent) => (1, i64::from(exponent), LARGEST),
         };
-        let digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).map(|byte| byte - b'0').collect();
-        // The digits stand for `digits × 10^(9 + shift − fraction)` nanos.
-        let exponent = 9_i64 + i64::from(shift) - i64::try_from(fraction.len()).unwrap_or(i64::MAX);
-        let mut value: i128 = 0;
-        let mut lost = false;
-        let kept = if exponent < 0 {
-            digits.len().saturating_sub(usize::try_from(-exponent).unwrap_or(usize::MAX))
-        } else {
-            digits.len()
-        };
-        // A binary suffix multiplies before anything is cut, so its digits are all kept and divided at the end.
-        let (kept, divisor) = match self {
-            Scale::Binary(_) if exponent < 0 => (digits.len(), 10_i128.checked_pow(u32::try_from(-exponent).unwrap_or(u32::MAX))),
-            _ => (kept, Some(1)),
-        };
-        for (place, digit) in digits.iter().enumerate() {
-            if place < kept {
-                value = value.saturating_mul(10).saturating_add(i128::from(*digit));
-            } else {
-                lost |= *digit != 0;
-            }
+        // What people write: a few digits and no fraction, at most 10¹⁰ × 10²⁷, so nothing overflows.
+        if fraction.is_empty()
+            && (1..=10).contains(&whole.len())
+            && (-9..=18).contains(&shift)
+            && let (Ok(number), Ok(power)) = (whole.parse::<i128>(), u32::try_from(9 + shift))
+        {
+            return (number * i128::from(factor)).saturating_mul(10_i128.pow(power)).min(largest);
         }
-        let value = value.saturating_mul(factor);
-        let value = match divisor {
-            Some(divisor) => div_up(value, divisor),
-            None => i128::from(value != 0),
+        let digits = multiplied(whole.bytes().chain(fraction.bytes()).map(|byte| byte - b'0').collect(), factor);
+        // The digits stand for `digits × 10^exponent` nanos.
+        let exponent = 9 + shift - i64::try_from(fraction.len()).unwrap_or(i64::MAX);
+        let cut = usize::try_from(-exponent).unwrap_or(0).min(digits.len());
+        let (kept, lost) = digits.split_at(digits.len() - cut);
+        let value = kept.iter().fold(0_i128, |value, digit| value.saturating_mul(10).saturating_add(i128::from(*digit)));
+        let grown = match u32::try_from(exponent).ok().and_then(|power| 10_i128.checked_pow(power)) {
+            Some(power) => value.saturating_mul(power),
+            // Either nothing was to be added, or more than there is room for.
+            None if exponent <= 0 || value == 0 => value,
+            None => i128::MAX,
         };
-        let grown = if exponent > 0 && value != 0 {
-            u32::try_from(exponent)
-                .ok()
-                .and_then(|power| 10_i128.checked_pow(power))
-                .map_or(i128::MAX, |ten| value.saturating_mul(ten))
-        } else {
-            value
-        };
-        grown.saturating_add(i128::from(lost)).min(LARGEST)
+        grown.saturating_add(i128::from(lost.iter().any(|digit| *digit != 0))).min(largest)
     }
+}
+
+/// Decimal digits times a factor, exactly: a fraction with a binary suffix must not be cut before it is multiplied.
+fn multiplied(mut digits: Vec<u8>, factor: u64) -> Vec<u8> {
+    if factor == 1 {
+        return digits;
+    }
+    let mut carry = 0_u128;
+    let mut digit_of = |digit: u8| {
+        let product = u128::from(digit) * u128::from(factor) + carry;
+        carry = product / 10;
+        u8::try_from(product % 10).unwrap_or_default()
+    };
+    for digit in digits.iter_mut().rev() {
+        *digit = digit_of(*digit);
+    }
+    // 1024⁶ has nineteen digits, so no carry has more.
+    let front: Vec<u8> = (0..20).map(|_| digit_of(0)).collect();
+    front.into_iter().rev().chain(digits).collect()
 }
 
 fn div_up(numerator: i128, denominator: i128) -> i128 {

@@ -1,5 +1,7 @@
 //! Spillway.
+
 pub mod admin;
 pub mod api;
 pub mod crds;
+pub mod extender;
 pub mod metrics;

@@ -1,0 +1,33 @@
+//! What kube-scheduler puts on the wire, read without copying.
+//!
+//! Everything borrows from the request's bytes; only what an answer needs is looked at. Bodies come from the network,
+//! so lists, pods and texts have limits, and nothing here panics or recurses with the input.
+
+mod pod;
+mod request;
+mod text;
+
+pub use pod::{
+    Affinity, Container, NodeAffinity, NodeRequirement, NodeTerm, OwnerReference, PodAffinity, PodView, Resources, Spread,
+    Toleration,
+};
+pub use request::{FilterRequest, Invalid, Mode, NodeVictims, Offered, PreemptRequest};
+pub use text::{Entries, Text};
+
+pub(super) use request::{decode_filter, decode_preempt};
+pub(super) use text::write_escaped;
+
+/// The largest Pod that is read. The API server stores at most about 1.5 MiB of it in a denser encoding.
+pub const POD_BYTES_MAX: usize = 4 << 20;
+
+/// Most nodes in one request. Kubernetes supports 5,000 nodes; some run 15,000.
+pub const NODES_MAX: usize = 50_000;
+
+/// Most victims on one node in a `preempt` request; a node runs 110 pods by default.
+pub const VICTIMS_MAX: usize = 10_000;
+
+/// Most elements of any list or map inside a Pod.
+pub const LIST_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests;
