@@ -1,0 +1,126 @@
+//! A real Prometheus for the length of a test.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use world::control_plane::program;
+
+/// Prometheus is up in a fraction of a second; this is for a machine that is busy with everything else.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Ends Prometheus when the pipe to this shell closes, which it does however the test ends.
+const KEEPER: &str = r#""$@" & read -r _; kill -KILL $!; wait"#;
+
+/// A running Prometheus that scrapes one target every second as the job `spillway`.
+pub(crate) struct Prometheus {
+    keeper: Child,
+    address: String,
+    client: reqwest::Client,
+    _folder: TempDir,
+}
+
+impl Prometheus {
+    /// Starts it on a free port, with the rule files of a folder.
+    pub(crate) fn start(target: &str, rules: &Path) -> Result<Prometheus> {
+        let folder = tempfile::tempdir()?;
+        let rules = rules.canonicalize().with_context(|| rules.display().to_string())?;
+        let config = serde_json::json!({
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "rule_files": [rules.join("*.yaml")],
+            "scrape_configs": [{"job_name": "spillway", "honor_labels": true, "static_configs": [{"targets": [target]}]}],
+        });
+        let file = folder.path().join("prometheus.yaml");
+        // JSON is YAML.
+        std::fs::write(&file, config.to_string())?;
+        let mut keeper = Command::new("/bin/sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(program("prometheus")?)
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg("--web.listen-address=127.0.0.1:0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let log = BufReader::new(keeper.stderr.take().context("stderr is piped")?);
+        let address = address_in(log)?;
+        Ok(Prometheus { keeper, address, client: reqwest::Client::new(), _folder: folder })
+    }
+
+    /// Waits until the target was scraped so many times, without a failure.
+    pub(crate) async fn scrapes(&self, wanted: u32) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            ensure!(self.query("up == 0").await?.is_empty(), "a scrape failed: {}", self.get("targets", &[]).await?);
+            let scraped = self.query("count_over_time(up[5m])").await?;
+            if scraped.iter().any(|&count| count >= f64::from(wanted)) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{scraped:?} scrapes after {START_TIMEOUT:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// The values of an instant query, now.
+    pub(crate) async fn query(&self, query: &str) -> Result<Vec<f64>> {
+        let data = self.get("query", &[("query", query)]).await?;
+        samples(&data, |series| vec![&series["value"]])
+    }
+
+    /// All values of a range query over the last seconds.
+    pub(crate) async fn query_range(&self, query: &str, seconds: i64) -> Result<Vec<f64>> {
+        let end = jiff::Timestamp::now().as_second();
+        let (start, end) = ((end - seconds).to_string(), end.to_string());
+        let parameters = [("query", query), ("start", start.as_str()), ("end", end.as_str()), ("step", "1")];
+        let data = self.get("query_range", &parameters).await?;
+        samples(&data, |series| series["values"].as_array().map(|values| values.iter().collect()).unwrap_or_default())
+    }
+
+    /// The values that a label has in some series.
+    pub(crate) async fn label_values(&self, label: &str, series: &str) -> Result<Vec<String>> {
+        let data = self.get(&format!("label/{label}/values"), &[("match[]", series)]).await?;
+        Ok(serde_json::from_value(data)?)
+    }
+
+    /// `GET /api/v1/<path>`: the data of the answer.
+    pub(crate) async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value> {
+        let url = format!("http://{}/api/v1/{path}", self.address);
+        let mut answer: Value = self.client.get(url).query(parameters).send().await?.json().await?;
+        ensure!(answer["status"] == "success", "{path} {parameters:?}: {answer}");
+        Ok(answer["data"].take())
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        self.keeper.wait().ok();
+    }
+}
+
+/// The address that Prometheus logs once it listens. What it logs later is read and dropped, or it would block.
+fn address_in(mut log: impl BufRead + Send + 'static) -> Result<String> {
+    let mut all = String::new();
+    loop {
+        let mut line = String::new();
+        if log.read_line(&mut line)? == 0 {
+            bail!("Prometheus ended:\n{all}");
+        }
+        if line.contains("Listening on") {
+            let (_, address) = line.trim_end().rsplit_once("address=").with_context(|| line.clone())?;
+            std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+            return Ok(address.to_string());
+        }
+        all.push_str(&line);
+    }
+}
+
+fn samples<'a>(data: &'a Value, of: impl Fn(&'a Value) -> Vec<&'a Value>) -> Result<Vec<f64>> {
+    let series = data["result"].as_array().with_context(|| format!("no result in {data}"))?;
+    series.iter().flat_map(of).map(|sample| Ok(sample[1].as_str().context("a sample is text")?.parse()?)).collect()
+}
