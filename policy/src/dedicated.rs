@@ -27,6 +27,13 @@ pub struct DedicatedNode {
     pub starting: bool,
 }
 
+/// How full the dedicated nodes are: all that packing needs to know, cheap to copy.
+#[derive(Clone, Debug, Default)]
+pub struct Packing {
+    by_name: Arc<HashMap<Arc<str>, usize, foldhash::fast::RandomState>>,
+    fullness: Vec<u16>,
+}
+
 /// What a pod asks of a dedicated node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fit {
@@ -47,7 +54,9 @@ pub struct FitId(usize);
 pub struct DedicatedNodes {
     nodes: Vec<Slot>,
     vacant: Vec<usize>,
-    by_name: HashMap<Arc<str>, usize, foldhash::fast::RandomState>,
+    by_name: Arc<HashMap<Arc<str>, usize, foldhash::fast::RandomState>>,
+    /// Per node, for packing: the share in use, in thousandths.
+    fullness: Vec<u16>,
     fits: Vec<Option<Room>>,
     by_fit: HashMap<Arc<Fit>, FitId, foldhash::fast::RandomState>,
     /// Pods on all dedicated nodes by priority: nobody can preempt where nobody is lower.
@@ -122,13 +131,14 @@ impl DedicatedNodes {
             None => {
                 let place = self.vacant.pop().unwrap_or_else(|| {
                     self.nodes.push(Slot::default());
+                    self.fullness.push(0);
                     for room in self.fits.iter_mut().flatten() {
                         room.admitted.push(false);
                         room.times.push(0);
                     }
                     self.nodes.len() - 1
                 });
-                self.by_name.insert(node.name.clone(), place);
+                Arc::make_mut(&mut self.by_name).insert(node.name.clone(), place);
                 place
             }
         };
@@ -138,7 +148,7 @@ impl DedicatedNodes {
 
     /// Forgets a node. Pods that were placed on it are forgotten with it.
     pub fn remove(&mut self, name: &str) {
-        let Some(place) = self.by_name.remove(name) else { return };
+        let Some(place) = Arc::make_mut(&mut self.by_name).remove(name) else { return };
         let slot = std::mem::take(&mut self.nodes[place]);
         for (priority, count) in slot.priorities {
             forget(&mut self.priorities, priority, count);
@@ -237,24 +247,18 @@ impl DedicatedNodes {
         self.by_name.contains_key(name)
     }
 
-    /// Share of a node in use, in thousandths: the mean of CPU and memory, for packing. `None` if the node is not known.
-    pub fn fullness(&self, name: &str) -> Option<i64> {
-        let slot = &self.nodes[*self.by_name.get(name)?];
-        let node = slot.node.as_ref()?;
-        let share = |used: i64, of: i64| if of > 0 { (i128::from(used.max(0)) * 1000 / i128::from(of)).min(1000) } else { 1000 };
-        let mean = (share(slot.used.cpu_millis, node.allocatable.cpu_millis)
-            + share(slot.used.memory_bytes, node.allocatable.memory_bytes))
-            / 2;
-        i64::try_from(mean).ok()
+    /// What is known of a node.
+    pub fn get(&self, name: &str) -> Option<&DedicatedNode> {
+        self.nodes[*self.by_name.get(name)?].node.as_deref()
     }
 
-    /// The labels of a node.
-    pub fn labels(&self, name: &str) -> Option<&Labels> {
-        let slot = &self.nodes[*self.by_name.get(name)?];
-        slot.node.as_ref().map(|node| &node.labels)
+    /// How full the nodes are now.
+    pub fn packing(&self) -> Packing {
+        Packing { by_name: self.by_name.clone(), fullness: self.fullness.clone() }
     }
 
     fn recount(&mut self, node: usize, admission: bool) {
+        self.fullness[node] = self.nodes[node].fullness();
         for fit in 0..self.fits.len() {
             self.recount_one(fit, node, admission);
         }
@@ -284,9 +288,26 @@ fn forget(priorities: &mut BTreeMap<i32, u32>, priority: i32, count: u32) {
     }
 }
 
+// === impl Packing ===
+
+impl Packing {
+    /// Share of a node in use, in thousandths: the mean of CPU and memory. `None` if it is no dedicated node.
+    pub fn fullness(&self, name: &str) -> Option<u16> {
+        self.by_name.get(name).map(|place| self.fullness[*place])
+    }
+}
+
 // === impl Slot ===
 
 impl Slot {
+    fn fullness(&self) -> u16 {
+        let Some(node) = &self.node else { return 0 };
+        let share = |used: i64, of: i64| if of > 0 { (i128::from(used.max(0)) * 1000 / i128::from(of)).min(1000) } else { 1000 };
+        let cpu = share(self.used.cpu_millis, node.allocatable.cpu_millis);
+        let memory = share(self.used.memory_bytes, node.allocatable.memory_bytes);
+        u16::try_from((cpu + memory) / 2).unwrap_or(1000)
+    }
+
     fn times(&self, node: &DedicatedNode, requests: &Resources) -> i64 {
         let mut free = node.allocatable.clone();
         free.subtract(&self.used);

@@ -21,8 +21,14 @@ use crate::{Money, Timestamp};
 /// The accounts of all budgets and the entries of all commitments.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    accounts: BTreeMap<Arc<str>, Account>,
+    books: Books,
     entries: HashMap<Arc<str>, Entry, foldhash::fast::RandomState>,
+}
+
+/// The accounts alone: all that a decision needs to know of a [`Ledger`], small enough to be copied into every snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    accounts: BTreeMap<Arc<str>, Account>,
 }
 
 /// A `BurstBudget` of the current period.
@@ -129,56 +135,9 @@ impl Entry {
     }
 }
 
-// === impl Ledger ===
+// === impl Books ===
 
-impl Ledger {
-    /// Opens an account, or changes its terms; a new period starts from zero, with what runs carried over as paid.
-    pub fn set_budget(&mut self, budget: Budget) {
-        let name = budget.name.clone();
-        match self.accounts.get_mut(&name) {
-            None => {
-                self.accounts.insert(name, Account { budget, balance: Balance::default() });
-            }
-            Some(account) if account.budget.start == budget.start => account.budget = budget,
-            Some(account) => {
-                account.budget = budget;
-                account.balance = Balance::default();
-                self.carry_over(&name);
-            }
-        }
-        self.assert_conserved();
-    }
-
-    /// Closes an account; its entries go on in the others.
-    pub fn remove_budget(&mut self, name: &str) {
-        self.accounts.remove(name);
-        for entry in self.entries.values_mut() {
-            entry.charges.retain(|(account, _)| **account != *name);
-        }
-    }
-
-    /// Takes over what a predecessor wrote for the current period. Call it once, when every pod that exists is entered.
-    ///
-    /// What was authorized but is found neither in `spent` nor in a pod counts as spent: the predecessor may have committed it.
-    pub fn take_over(&mut self, name: &str, spent: Money, unaccounted: Money, authorized: Money) {
-        let Some(account) = self.accounts.get_mut(name) else { return };
-        let balance = &mut account.balance;
-        balance.spent = balance.spent.saturating_add(spent);
-        balance.unaccounted = balance.unaccounted.saturating_add(unaccounted);
-        let missing = authorized.saturating_sub(balance.total()).max(Money::ZERO);
-        balance.spent = balance.spent.saturating_add(missing);
-        balance.unaccounted = balance.unaccounted.saturating_add(missing);
-        balance.authorized = authorized.max(balance.total());
-        self.assert_conserved();
-    }
-
-    /// What the leader may reach from now on. Lower it *before* writing a smaller value, raise it *after* writing a larger one.
-    pub fn authorize(&mut self, name: &str, authorized: Money) {
-        if let Some(account) = self.accounts.get_mut(name) {
-            account.balance.authorized = authorized.max(account.balance.total());
-        }
-    }
-
+impl Books {
     /// The names of the budgets that a pod of this policy in such a namespace is charged to.
     pub fn covering<'a>(&'a self, policy: &'a str, namespace: &'a Labels) -> impl Iterator<Item = &'a Arc<str>> {
         self.accounts.values().filter(move |account| account.budget.covers(policy, namespace)).map(|account| &account.budget.name)
@@ -192,6 +151,72 @@ impl Ledger {
         Ok(())
     }
 
+    /// Budgets and their balances, by name.
+    pub fn accounts(&self) -> impl Iterator<Item = (&Budget, &Balance)> {
+        self.accounts.values().map(|account| (&account.budget, &account.balance))
+    }
+
+    /// One budget and its balance.
+    pub fn account(&self, name: &str) -> Option<(&Budget, &Balance)> {
+        self.accounts.get(name).map(|account| (&account.budget, &account.balance))
+    }
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// What decisions may know of it.
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// Opens an account, or changes its terms; a new period starts from zero, with what runs carried over as paid.
+    pub fn set_budget(&mut self, budget: Budget) {
+        let name = budget.name.clone();
+        match self.books.accounts.get_mut(&name) {
+            None => {
+                self.books.accounts.insert(name, Account { budget, balance: Balance::default() });
+            }
+            Some(account) if account.budget.start == budget.start => account.budget = budget,
+            Some(account) => {
+                account.budget = budget;
+                account.balance = Balance::default();
+                self.carry_over(&name);
+            }
+        }
+        self.assert_conserved();
+    }
+
+    /// Closes an account; its entries go on in the others.
+    pub fn remove_budget(&mut self, name: &str) {
+        self.books.accounts.remove(name);
+        for entry in self.entries.values_mut() {
+            entry.charges.retain(|(account, _)| **account != *name);
+        }
+    }
+
+    /// Takes over what a predecessor wrote for the current period. Call it once, when every pod that exists is entered.
+    ///
+    /// What was authorized but is found neither in `spent` nor in a pod counts as spent: the predecessor may have committed it.
+    pub fn take_over(&mut self, name: &str, spent: Money, unaccounted: Money, authorized: Money) {
+        let Some(account) = self.books.accounts.get_mut(name) else { return };
+        let balance = &mut account.balance;
+        balance.spent = balance.spent.saturating_add(spent);
+        balance.unaccounted = balance.unaccounted.saturating_add(unaccounted);
+        let missing = authorized.saturating_sub(balance.total()).max(Money::ZERO);
+        balance.spent = balance.spent.saturating_add(missing);
+        balance.unaccounted = balance.unaccounted.saturating_add(missing);
+        balance.authorized = authorized.max(balance.total());
+        self.assert_conserved();
+    }
+
+    /// What the leader may reach from now on. Lower it *before* writing a smaller value, raise it *after* writing a larger one.
+    pub fn authorize(&mut self, name: &str, authorized: Money) {
+        if let Some(account) = self.books.accounts.get_mut(name) {
+            account.balance.authorized = authorized.max(account.balance.total());
+        }
+    }
+
     /// Sets `amount` aside for a pod in every budget that covers it, or in none of them.
     pub fn reserve(
         &mut self,
@@ -202,8 +227,8 @@ impl Ledger {
     ) -> Result<Vec<Arc<str>>, Shortfall> {
         debug_assert!(amount >= Money::ZERO, "a reservation cannot earn money");
         debug_assert!(!self.entries.contains_key(uid), "a pod is reserved for once");
-        self.affords(policy, namespace, amount)?;
-        let budgets: Vec<Arc<str>> = self.covering(policy, namespace).cloned().collect();
+        self.books.affords(policy, namespace, amount)?;
+        let budgets: Vec<Arc<str>> = self.books.covering(policy, namespace).cloned().collect();
         self.enter(uid, budgets.iter().map(|name| (name.clone(), Money::ZERO)).collect(), amount, false);
         Ok(budgets)
     }
@@ -236,7 +261,7 @@ impl Ledger {
         }
         let charges = budgets
             .iter()
-            .filter_map(|name| self.accounts.get(name))
+            .filter_map(|name| self.books.accounts.get(name))
             .map(|account| {
                 // What an earlier period has committed is not committed again.
                 let paid = if committed_at < account.budget.start { amount } else { Money::ZERO };
@@ -244,6 +269,20 @@ impl Ledger {
             })
             .collect();
         self.enter(uid, charges, amount, true);
+    }
+
+    /// A budget that a pod is charged to has come back: what is entered for the pod counts in it again.
+    pub fn charge_also(&mut self, uid: &str, name: &Arc<str>, committed_at: Timestamp) {
+        let Some(start) = self.books.account(name).map(|(budget, _)| budget.start) else { return };
+        let Some(mut entry) = self.entries.remove_entry(uid) else { return };
+        if entry.1.charges.iter().all(|(charged, _)| charged != name) {
+            self.charge(&entry.1, -1);
+            let paid = if committed_at < start { entry.1.amount } else { Money::ZERO };
+            entry.1.charges.push((name.clone(), paid));
+            self.charge(&entry.1, 1);
+        }
+        self.entries.insert(entry.0, entry.1);
+        self.assert_conserved();
     }
 
     /// What the pod costs is known better: it has run longer than quoted, or it has ended.
@@ -261,7 +300,7 @@ impl Ledger {
         let Some(entry) = self.entries.remove(uid) else { return };
         self.charge(&entry, -1);
         for (name, paid) in &entry.charges {
-            if let Some(account) = self.accounts.get_mut(name) {
+            if let Some(account) = self.books.accounts.get_mut(name) {
                 account.balance.spent = account.balance.spent.saturating_add(entry.charge(*paid));
             }
         }
@@ -271,16 +310,6 @@ impl Ledger {
     /// What is entered for a pod.
     pub fn amount(&self, uid: &str) -> Option<Money> {
         self.entries.get(uid).map(|entry| entry.amount)
-    }
-
-    /// Budgets and their balances, by name.
-    pub fn accounts(&self) -> impl Iterator<Item = (&Budget, &Balance)> {
-        self.accounts.values().map(|account| (&account.budget, &account.balance))
-    }
-
-    /// One budget and its balance.
-    pub fn account(&self, name: &str) -> Option<(&Budget, &Balance)> {
-        self.accounts.get(name).map(|account| (&account.budget, &account.balance))
     }
 
     fn enter(&mut self, uid: &Arc<str>, charges: Vec<(Arc<str>, Money)>, amount: Money, committed: bool) {
@@ -293,7 +322,7 @@ impl Ledger {
     /// Books an entry in (`+1`) or out (`-1`) of its accounts.
     fn charge(&mut self, entry: &Entry, sign: i64) {
         for (name, paid) in &entry.charges {
-            let Some(account) = self.accounts.get_mut(name) else { continue };
+            let Some(account) = self.books.accounts.get_mut(name) else { continue };
             let side = if entry.committed { &mut account.balance.committed } else { &mut account.balance.reserved };
             let charge = entry.charge(*paid);
             *side = if sign > 0 { side.saturating_add(charge) } else { side.saturating_sub(charge) };
@@ -319,7 +348,7 @@ impl Ledger {
                 }
             }
         }
-        if let Some(account) = self.accounts.get_mut(name) {
+        if let Some(account) = self.books.accounts.get_mut(name) {
             account.balance.reserved = reserved;
             account.balance.authorized = reserved;
         }
@@ -338,7 +367,7 @@ impl Ledger {
 
     /// Whether the balances are exactly the sums of the entries and within their authorization.
     pub fn check(&self) -> Result<(), String> {
-        for (name, account) in &self.accounts {
+        for (name, account) in &self.books.accounts {
             let sum = |committed: bool| -> Money {
                 let entries = self.entries.values().filter(|entry| entry.committed == committed);
                 entries

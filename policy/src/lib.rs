@@ -11,29 +11,35 @@
 
 pub mod burst_policy;
 pub mod capability;
+pub mod decision;
 pub mod dedicated;
 pub mod ledger;
 pub mod line;
 mod money;
 mod quantity;
 pub mod quote;
+pub mod reason;
 mod resources;
 #[cfg(test)]
 mod sample;
 pub mod selector;
 pub mod shape;
+pub mod snapshot;
 pub mod taint;
 mod time;
 pub mod virtual_node;
 pub mod workload;
 
 pub use burst_policy::BurstPolicy;
+pub use decision::{Decision, Explanation, Outcome, Placement, Room, decide};
 pub use ledger::Ledger;
 pub use money::{Money, Rate};
 pub use quantity::Quantity;
 pub use quote::{Quote, QuoteRefusal};
+pub use reason::Reason;
 pub use resources::Resources;
 pub use shape::Shape;
+pub use snapshot::Snapshot;
 pub use time::{Timestamp, millis};
 pub use virtual_node::VirtualNode;
 pub use workload::Workload;

@@ -1,5 +1,4 @@
 use super::*;
-use crate::workload::FeatureSet;
 use proptest::prelude::*;
 
 fn node(name: &str, cpu_millis: i64, pods: i64) -> DedicatedNode {
@@ -13,33 +12,8 @@ fn node(name: &str, cpu_millis: i64, pods: i64) -> DedicatedNode {
     }
 }
 
-pub(crate) fn workload(cpu_millis: i64) -> Workload {
-    Workload {
-        namespace: Arc::from("default"),
-        labels: Labels::default(),
-        owner: None,
-        scheduler_name: Arc::from("default-scheduler"),
-        requests: Resources::new(cpu_millis, 1 << 30),
-        limits: Resources::default(),
-        node_selector: vec![],
-        node_affinity: None,
-        tolerations: vec![],
-        priority: 0,
-        may_preempt: true,
-        features: FeatureSet::default(),
-        containers: 1,
-        init_containers: 0,
-        containers_without_cpu: 0,
-        containers_without_memory: 0,
-        grace_seconds: 30,
-        added_capabilities: vec![],
-        expected_run: None,
-        run_limit: None,
-    }
-}
-
 fn fit(cpu_millis: i64) -> Fit {
-    Fit::new(&workload(cpu_millis), &[])
+    Fit::new(&crate::sample::workload(cpu_millis, 1 << 30), &[])
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn reserve(ledger: &mut Ledger, number: usize, amount: i64) -> Result<Vec<Arc<st
 }
 
 fn balance(ledger: &Ledger) -> Balance {
-    *ledger.account("b").expect("the test's budget").1
+    *ledger.books().account("b").expect("the test's budget").1
 }
 
 #[test]

@@ -1,0 +1,334 @@
+//! One pod, one answer: Dedicated, Burst or Wait, and why.
+//!
+//! [`decide`] walks the tiers of the pod's policy in order. A dedicated tier takes the pod while dedicated nodes have room for
+//! it, unless bursting is cheaper than the node. A serverless tier takes it when the tier is open, with the cheapest of its
+//! backends that can run the pod, has quota left and stays within limits and budgets. Refusals are collected, not thrown:
+//! the explanation carries one verdict per candidate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::burst_policy::{After, BurstPolicy, DedicatedTier, ServerlessTier, StopPolicy, Tier};
+use crate::capability;
+use crate::ledger::Shortfall;
+use crate::quote::{Quote, quote};
+use crate::reason::Reason;
+use crate::snapshot::{Backend, Snapshot};
+use crate::virtual_node::{CapacityType, Usage};
+use crate::{Money, Rate, Timestamp, Workload, millis};
+
+/// What is known of a pod's chances on dedicated nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// A dedicated node may take it: its scheduler has not said no, or has offered one.
+    Some,
+    /// Dedicated nodes have had no room for it since then.
+    NoneSince(Timestamp),
+}
+
+/// The whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What to do.
+    pub outcome: Outcome,
+    /// Why.
+    pub explanation: Explanation,
+}
+
+/// What to do with a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Leave it to its scheduler and the dedicated nodes.
+    Dedicated,
+    /// Bind it to a virtual node.
+    Burst(Placement),
+    /// Leave it pending, and look again at this moment if nothing changes before; `None` = only a change can help.
+    Wait(Option<Timestamp>),
+}
+
+/// Where a pod bursts to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Name of the tier.
+    pub tier: Arc<str>,
+    /// Name of the VirtualNode.
+    pub virtual_node: Arc<str>,
+    /// What it becomes and costs there.
+    pub quote: Quote,
+}
+
+/// Why a pod goes where it goes, or nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The reason in one word.
+    pub reason: Reason,
+    /// What every tier that was looked at had to say, in order.
+    pub tiers: Vec<TierVerdict>,
+}
+
+/// What one tier had to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierVerdict {
+    /// Name of the tier.
+    pub tier: Arc<str>,
+    /// Why it was passed over or chosen.
+    pub reason: Reason,
+    /// Its backends, in the order in which the policy names them.
+    pub candidates: Vec<Candidate>,
+}
+
+/// What one backend had to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Name of the VirtualNode.
+    pub virtual_node: Arc<str>,
+    /// Its price, or why it cannot take the pod.
+    pub verdict: Result<Quote, Reason>,
+}
+
+/// Decides for one pod under the policy that selects it.
+pub fn decide(snapshot: &Snapshot<'_>, policy: &BurstPolicy, workload: &Workload, room: Room, now: Timestamp) -> Decision {
+    if let Some(feature) = capability::not_burstable(workload) {
+        return settled(Outcome::Dedicated, Reason::NotBurstable(feature));
+    }
+    if policy.stop != StopPolicy::None {
+        return settled(Outcome::Dedicated, Reason::Held);
+    }
+    let run = expected_run(policy, workload);
+    let mut walk = Walk { verdicts: Vec::with_capacity(policy.tiers.len()), again: None, last: Reason::NoBackend };
+    for tier in &policy.tiers {
+        let step = match tier {
+            Tier::Dedicated(tier) => walk.dedicated(snapshot, policy, tier, workload, room, run, now),
+            Tier::Serverless(tier) => walk.serverless(snapshot, policy, tier, workload, room, run, now),
+        };
+        if let Some((outcome, reason)) = step {
+            return Decision { outcome, explanation: Explanation { reason, tiers: walk.verdicts } };
+        }
+    }
+    let Walk { verdicts, again, last } = walk;
+    // Nothing is done to a pod that waits: for its scheduler it is an ordinary pending pod.
+    let outcome = if room == Room::Some { Outcome::Dedicated } else { Outcome::Wait(again) };
+    Decision { outcome, explanation: Explanation { reason: last, tiers: verdicts } }
+}
+
+/// The run time that a quote is based on.
+pub fn expected_run(policy: &BurstPolicy, workload: &Workload) -> Duration {
+    let run = workload.expected_run.unwrap_or(policy.expected_run);
+    workload.run_limit.map_or(run, |limit| run.min(limit))
+}
+
+fn settled(outcome: Outcome, reason: Reason) -> Decision {
+    Decision { outcome, explanation: Explanation { reason, tiers: vec![] } }
+}
+
+/// The walk over the tiers: what was said so far, and when a closed tier opens.
+struct Walk {
+    verdicts: Vec<TierVerdict>,
+    again: Option<Timestamp>,
+    last: Reason,
+}
+
+type Step = Option<(Outcome, Reason)>;
+
+impl Walk {
+    #[expect(clippy::too_many_arguments, reason = "the branch of one tier kind, called from one place")]
+    fn dedicated(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        policy: &BurstPolicy,
+        tier: &DedicatedTier,
+        workload: &Workload,
+        room: Room,
+        run: Duration,
+        now: Timestamp,
+    ) -> Step {
+        if room != Room::Some {
+            self.note(&tier.name, Reason::NoRoom, vec![]);
+            return None;
+        }
+        let price = dedicated_price(tier, workload, run);
+        if price > Money::ZERO && self.cheaper_elsewhere(snapshot, policy, workload, price, run, now) {
+            self.note(&tier.name, Reason::DearerThanBursting, vec![]);
+            return None;
+        }
+        self.note(&tier.name, Reason::HasRoom, vec![]);
+        Some((Outcome::Dedicated, Reason::HasRoom))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the branch of one tier kind, called from one place")]
+    fn serverless(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        policy: &BurstPolicy,
+        tier: &ServerlessTier,
+        workload: &Workload,
+        room: Room,
+        run: Duration,
+        now: Timestamp,
+    ) -> Step {
+        let after_dedicated = self.verdicts.iter().any(|verdict| verdict.reason == Reason::NoRoom);
+        let candidates = candidates(snapshot, policy, tier, workload, run);
+        let best = cheapest(&candidates);
+        let opens = match room {
+            Room::NoneSince(since) => opens(policy, tier, workload, best, since, run),
+            // Nothing is waited for where dedicated nodes are not wanted first.
+            Room::Some if policy.serverless_first() => now,
+            Room::Some => opens(policy, tier, workload, best, now, run),
+        };
+        if opens > now {
+            self.note(&tier.name, Reason::TierNotOpen, candidates);
+            self.again = Some(self.again.map_or(opens, |soonest| soonest.min(opens)));
+            return None;
+        }
+        let Some((name, quote)) = best.map(|(name, quote)| (name.clone(), *quote)) else {
+            let reason = refusal_of_all(&candidates);
+            self.note(&tier.name, reason, candidates);
+            return None;
+        };
+        let reason = match (room, after_dedicated, policy.serverless_first()) {
+            (Room::NoneSince(_), true, _) => Reason::NoRoom,
+            (_, _, true) => Reason::ServerlessFirst,
+            _ => Reason::CheaperThanDedicated,
+        };
+        self.note(&tier.name, reason.clone(), candidates);
+        Some((Outcome::Burst(Placement { tier: tier.name.clone(), virtual_node: name, quote }), reason))
+    }
+
+    fn note(&mut self, tier: &Arc<str>, reason: Reason, candidates: Vec<Candidate>) {
+        self.last = reason.clone();
+        self.verdicts.push(TierVerdict { tier: tier.clone(), reason, candidates });
+    }
+
+    /// Whether some serverless tier would take the pod now for less than `price`, its waiting and its risk included.
+    fn cheaper_elsewhere(
+        &self,
+        snapshot: &Snapshot<'_>,
+        policy: &BurstPolicy,
+        workload: &Workload,
+        price: Money,
+        run: Duration,
+        now: Timestamp,
+    ) -> bool {
+        policy.serverless().any(|(_, tier)| {
+            let candidates = candidates(snapshot, policy, tier, workload, run);
+            let best = cheapest(&candidates);
+            let open = opens(policy, tier, workload, best, now, run) <= now;
+            open && best.is_some_and(|(_, quote)| quote.total() < price)
+        })
+    }
+}
+
+/// What the pod costs on a dedicated node, at the tier's marginal price.
+fn dedicated_price(tier: &DedicatedTier, workload: &Workload, run: Duration) -> Money {
+    let mebibytes_per_gib = 1024;
+    let thousandths_of_gib =
+        i64::try_from(i128::from(workload.requests.memory_bytes) * 1000 / (mebibytes_per_gib << 20)).unwrap_or(i64::MAX);
+    tier.vcpu.price(workload.requests.cpu_millis, millis(run)).saturating_add(tier.gib.price(thousandths_of_gib, millis(run)))
+}
+
+/// When a tier opens for a pod that dedicated nodes have had no room for since then.
+fn opens(
+    policy: &BurstPolicy,
+    tier: &ServerlessTier,
+    workload: &Workload,
+    best: Option<(&Arc<str>, &Quote)>,
+    since: Timestamp,
+    run: Duration,
+) -> Timestamp {
+    match tier.after {
+        After::Fixed(duration) => since + duration,
+        After::Auto => {
+            let Some((_, quote)) = best else { return since };
+            let saved = policy.dedicated().map_or(Money::ZERO, |tier| dedicated_price(tier, workload, run));
+            since + break_even(quote.bill.saturating_sub(saved), policy.waiting_cost)
+        }
+    }
+}
+
+/// How long a pod waits until waiting has cost as much as bursting does.
+fn break_even(premium: Money, waiting_cost: Rate) -> Duration {
+    let hourly = i128::from(waiting_cost.hourly().nanos());
+    if premium <= Money::ZERO {
+        return Duration::ZERO;
+    }
+    if hourly == 0 {
+        // Waiting is free, so it is never worth paying to end it. A century stands for never and cannot overflow.
+        return Duration::from_secs(100 * 365 * 86_400);
+    }
+    let millis = i128::from(premium.nanos()) * 3_600_000 / hourly;
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).min(Duration::from_secs(100 * 365 * 86_400))
+}
+
+/// One verdict per backend of a tier.
+fn candidates(
+    snapshot: &Snapshot<'_>,
+    policy: &BurstPolicy,
+    tier: &ServerlessTier,
+    workload: &Workload,
+    run: Duration,
+) -> Vec<Candidate> {
+    let used = snapshot.backends.tier_usage(&policy.name, &tier.name);
+    let verdict = |name: &Arc<str>| {
+        let backend = snapshot.backends.get(name).ok_or(Reason::UnknownVirtualNode)?;
+        let quote = offer(backend, tier, workload, run, policy.waiting_cost)?;
+        if !tier.limits.allow(&used, &quote.shape.usage()) {
+            return Err(Reason::TierLimit);
+        }
+        afford(snapshot, policy, workload, quote.bill)?;
+        Ok(quote)
+    };
+    tier.virtual_nodes.iter().map(|name| Candidate { virtual_node: name.clone(), verdict: verdict(name) }).collect()
+}
+
+/// What a backend would take the pod for, budgets and tier limits aside.
+fn offer(
+    backend: &Backend,
+    tier: &ServerlessTier,
+    workload: &Workload,
+    run: Duration,
+    waiting_cost: Rate,
+) -> Result<Quote, Reason> {
+    let node = &*backend.node;
+    if node.capacity_type == CapacityType::Spot && !tier.spot {
+        return Err(Reason::SpotNotAllowed);
+    }
+    if let Some(refusal) = capability::refusal(workload, node) {
+        return Err(Reason::Infeasible(refusal));
+    }
+    if let Some(closed) = node.closed {
+        return Err(Reason::Closed(closed));
+    }
+    let quote = quote(workload, node, run, waiting_cost).map_err(Reason::NoQuote)?;
+    let more: Usage = quote.shape.usage();
+    if !node.limits.allow(&backend.usage, &more) {
+        return Err(Reason::VirtualNodeLimit);
+    }
+    if !node.quota.allow(&backend.usage, &more) {
+        return Err(Reason::QuotaExhausted);
+    }
+    Ok(quote)
+}
+
+fn afford(snapshot: &Snapshot<'_>, policy: &BurstPolicy, workload: &Workload, bill: Money) -> Result<(), Reason> {
+    snapshot.books.affords(&policy.name, snapshot.namespace(&workload.namespace), bill).map_err(|shortfall| match shortfall {
+        Shortfall::Limit { budget, .. } => Reason::BudgetExceeded(budget),
+        Shortfall::Authorization { budget, .. } => Reason::BudgetNotYetAuthorized(budget),
+    })
+}
+
+/// The cheapest candidate all in all; of equals the first by name, so that the order of the list decides nothing.
+fn cheapest(candidates: &[Candidate]) -> Option<(&Arc<str>, &Quote)> {
+    candidates
+        .iter()
+        .filter_map(|candidate| candidate.verdict.as_ref().ok().map(|quote| (&candidate.virtual_node, quote)))
+        .min_by_key(|(name, quote)| (quote.total(), (*name).clone()))
+}
+
+/// Why a tier can take nothing: the refusal that is nearest to being lifted.
+fn refusal_of_all(candidates: &[Candidate]) -> Reason {
+    let refusals = candidates.iter().filter_map(|candidate| candidate.verdict.as_ref().err());
+    refusals.min_by_key(|reason| reason.permanence()).cloned().unwrap_or(Reason::NoBackend)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! Nodes, virtual nodes, namespaces, services and policies: what decisions are made from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use policy::Timestamp;
+use policy::dedicated::{DedicatedNode, unschedulable_taint};
+use policy::selector::{Labels, Requirement, Selector};
+use policy::virtual_node::{Closed, Limits};
+
+use super::pods::{Phase, PodRecord};
+use super::settle::TAINT;
+use super::{Committer, Intent, PolicyObject};
+use crate::selection::{CompiledPolicy, LocalServices, Policies};
+use crate::{api, compile, workload};
+
+/// A new node counts as coming for as long as the slowest cloud needs to boot one.
+const STARTING: Duration = Duration::from_secs(600);
+
+/// The VirtualNode objects and the Nodes that may stand for them.
+#[derive(Default)]
+pub(super) struct VirtualNodes {
+    pub(super) objects: BTreeMap<Arc<str>, VirtualNodeObject>,
+    nodes: HashMap<Arc<str>, VirtualNodeNode>,
+}
+
+/// A VirtualNode as it stands in the API server, and what became of it.
+pub(super) struct VirtualNodeObject {
+    pub(super) generation: i64,
+    /// The last specification that compiled; it stays in force.
+    compiled: Option<policy::VirtualNode>,
+    adopt: Option<Selector>,
+    deleting: bool,
+    healthy: bool,
+    quota: Limits,
+    pub(super) invalid: Option<String>,
+}
+
+/// A Node that is no dedicated node.
+struct VirtualNodeNode {
+    labels: Labels,
+    ready: bool,
+    deleting: bool,
+}
+
+// === impl Committer ===
+
+impl Committer {
+    pub(super) fn observe_node(&mut self, node: &Node, now: Timestamp) {
+        let Some(name) = node.metadata.name.as_deref().map(Arc::<str>::from) else { return };
+        let labels = workload::object_labels(node.metadata.labels.as_ref());
+        if self.is_virtual(node, &labels) {
+            self.dedicated.remove(&name);
+            let facts = VirtualNodeNode { labels, ready: is_ready(node), deleting: node.metadata.deletion_timestamp.is_some() };
+            self.virtual_nodes.nodes.insert(name, facts);
+            self.resolve();
+            return;
+        }
+        if self.virtual_nodes.nodes.remove(&name).is_some() {
+            self.resolve();
+        }
+        let facts = dedicated_node(node, name.clone(), labels, now);
+        if self.dedicated.get(&name) == Some(&facts) {
+            return;
+        }
+        self.dedicated.set(facts);
+        self.place_unplaced(&name);
+    }
+
+    pub(super) fn node_gone(&mut self, name: &str) {
+        if self.virtual_nodes.nodes.remove(name).is_some() {
+            self.resolve();
+            return;
+        }
+        self.dedicated.remove(name);
+        // Its pods are known until they are gone; should the node come back, they are counted there again.
+        for (uid, record) in &mut self.pods {
+            if let Phase::Dedicated(place) = &mut record.phase
+                && *place.node == *name
+            {
+                place.placed = false;
+                self.unplaced.entry(place.node.clone()).or_default().push(uid.clone());
+            }
+        }
+    }
+
+    fn place_unplaced(&mut self, name: &Arc<str>) {
+        for uid in self.unplaced.remove(name).unwrap_or_default() {
+            if let Some(PodRecord { phase: Phase::Dedicated(place), .. }) = self.pods.get_mut(&uid)
+                && !place.placed
+                && place.node == *name
+            {
+                place.placed = self.dedicated.place(name, &place.requests, place.priority);
+            }
+        }
+    }
+
+    /// Whether pods on this node are none of kube-scheduler's business.
+    fn is_virtual(&self, node: &Node, labels: &Labels) -> bool {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+        labels.get("type") == Some("virtual-kubelet")
+            || taints.iter().any(|taint| taint.key == TAINT)
+            || self.virtual_nodes.objects.values().any(|object| object.adopt.as_ref().is_some_and(|selector| selector.matches(labels)))
+    }
+
+    pub(super) fn observe_virtual_node(&mut self, object: &api::VirtualNode) {
+        let Some(name) = object.metadata.name.as_deref().map(Arc::<str>::from) else { return };
+        self.statuses.observe(super::StatusKind::VirtualNode, &name, object.status.as_ref().map(|status| status.conditions.as_slice()));
+        let compiled = compile::virtual_node(object, &self.settings.currency);
+        let quota = object.status.as_ref().and_then(|status| status.quota.as_ref()).map(compile::limits).transpose();
+        let before = self.virtual_nodes.objects.remove(&name);
+        let (last, last_quota) = before.map_or((None, Limits::default()), |before| (before.compiled, before.quota));
+        let (compiled, invalid) = match compiled {
+            Ok(compiled) => (Some(compiled), None),
+            Err(invalid) => (last, Some(invalid.to_string())),
+        };
+        let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let facts = VirtualNodeObject {
+            generation: object.metadata.generation.unwrap_or(0),
+            compiled,
+            adopt: object.spec.adopt.as_ref().map(|adopt| {
+                let equals = adopt.node_selector.iter().map(|(key, value)| Requirement::equals(key, value));
+                Selector { requirements: equals.collect() }
+            }),
+            deleting: object.metadata.deletion_timestamp.is_some(),
+            healthy: !conditions.iter().any(|condition| condition.type_ == "BackendHealthy" && condition.status == "False"),
+            quota: quota.ok().flatten().unwrap_or(last_quota),
+            invalid,
+        };
+        self.virtual_nodes.objects.insert(name, facts);
+        self.resolve();
+    }
+
+    pub(super) fn virtual_node_gone(&mut self, name: &str) {
+        self.virtual_nodes.objects.remove(name);
+        self.backends.remove(name);
+        self.statuses.forget(super::StatusKind::VirtualNode, name);
+        self.reconsider();
+    }
+
+    /// Joins VirtualNodes with the Nodes that stand for them.
+    fn resolve(&mut self) {
+        for (name, object) in &self.virtual_nodes.objects {
+            let Some(compiled) = &object.compiled else { continue };
+            let (node_name, closed) = object.node(&self.virtual_nodes.nodes);
+            let node = policy::VirtualNode { name: name.clone(), node_name, closed, quota: object.quota, ..compiled.clone() };
+            if self.backends.get(name).is_some_and(|backend| *backend.node == node) {
+                continue;
+            }
+            let is_new = self.backends.get(name).is_none();
+            self.backends.set(Arc::new(node));
+            if is_new {
+                self.recount_usage(name);
+            }
+            self.epoch += 1;
+        }
+    }
+
+    /// A backend has appeared after pods that run there: their usage is entered.
+    fn recount_usage(&mut self, name: &Arc<str>) {
+        // Usage of pods is entered when they are; before the first sync no pod is. A VirtualNode that is deleted and made
+        // again finds its pods through the same walk.
+        if !self.synced {
+            return;
+        }
+        let used: Vec<_> = self
+            .pods
+            .values()
+            .filter_map(|record| match &record.phase {
+                Phase::Burst(burst) if burst.finished.is_none() && burst.record.virtual_node == *name => Some(burst.record.usage),
+                Phase::Binding(flight) if flight.planned.record.virtual_node == *name => Some(flight.planned.record.usage),
+                Phase::Waiting(waiting) => waiting.planned.as_ref().filter(|planned| planned.record.virtual_node == *name).map(|planned| planned.record.usage),
+                Phase::Burst(_) | Phase::Binding(_) | Phase::Dedicated(_) => None,
+            })
+            .collect();
+        for usage in used {
+            self.backends.occupy_node(name, &usage);
+        }
+    }
+
+    pub(super) fn observe_namespace(&mut self, namespace: &Namespace) {
+        let Some(name) = namespace.metadata.name.as_deref() else { return };
+        let labels = workload::object_labels(namespace.metadata.labels.as_ref());
+        if self.namespaces.get(name) != Some(&labels) {
+            Arc::make_mut(&mut self.namespaces).insert(Arc::from(name), labels);
+            self.reselect();
+        }
+    }
+
+    pub(super) fn namespace_gone(&mut self, name: &str) {
+        Arc::make_mut(&mut self.namespaces).remove(name);
+    }
+
+    pub(super) fn observe_service(&mut self, service: &Service) {
+        let (Some(namespace), Some(name)) = (service.metadata.namespace.as_deref(), service.metadata.name.as_deref()) else { return };
+        let spec = service.spec.as_ref();
+        let local = spec.is_some_and(|spec| {
+            spec.external_traffic_policy.as_deref() == Some("Local")
+                || spec.internal_traffic_policy.as_deref() == Some("Local")
+                || spec.traffic_distribution.is_some()
+        });
+        let selector = spec.and_then(|spec| spec.selector.as_ref()).filter(|selector| local && !selector.is_empty());
+        let selector = selector.map(|selector| Selector { requirements: selector.iter().map(|(key, value)| Requirement::equals(key, value)).collect() });
+        self.set_local_service(namespace, name, selector);
+    }
+
+    pub(super) fn set_local_service(&mut self, namespace: &str, name: &str, selector: Option<Selector>) {
+        let known = self.services.get(namespace).and_then(|services| services.iter().find(|(service, _)| **service == *name));
+        if known.map(|(_, selector)| selector) == selector.as_ref() {
+            return;
+        }
+        let services: &mut LocalServices = Arc::make_mut(&mut self.services);
+        let here = services.entry(Arc::from(namespace)).or_default();
+        here.retain(|(service, _)| **service != *name);
+        here.extend(selector.map(|selector| (Arc::from(name), selector)));
+        self.reselect();
+    }
+
+    pub(super) fn observe_policy(&mut self, object: &api::BurstPolicy) {
+        let Some(name) = object.metadata.name.as_deref().map(Arc::<str>::from) else { return };
+        self.statuses.observe(super::StatusKind::Policy, &name, object.status.as_ref().map(|status| status.conditions.as_slice()));
+        let generation = object.metadata.generation.unwrap_or(0);
+        if self.policies.get(&name).is_some_and(|known| known.generation == generation) {
+            return;
+        }
+        let last = self.policies.remove(&name).and_then(|known| known.compiled);
+        let known = match compile::burst_policy(object) {
+            Ok(compiled) => PolicyObject { generation, compiled: Some(Arc::new(compiled)), invalid: None },
+            Err(invalid) => PolicyObject { generation, compiled: last, invalid: Some(invalid.to_string()) },
+        };
+        self.policies.insert(name, known);
+        self.recompile();
+    }
+
+    pub(super) fn policy_gone(&mut self, name: &str) {
+        self.policies.remove(name);
+        self.statuses.forget(super::StatusKind::Policy, name);
+        self.recompile();
+    }
+
+    fn recompile(&mut self) {
+        let compiled: Vec<Arc<CompiledPolicy>> = self.policies.values().filter_map(|policy| policy.compiled.clone()).collect();
+        self.compiled = Arc::new(Policies::new(compiled));
+        self.reconsider();
+        self.reselect();
+    }
+
+    /// What selects pods has changed: those that wait are told again, and find their lines anew.
+    fn reselect(&mut self) {
+        if self.synced && !self.intents.contains(&Intent::ListPending) {
+            self.intents.push(Intent::ListPending);
+        }
+    }
+}
+
+// === impl VirtualNodeObject ===
+
+impl VirtualNodeObject {
+    /// The Node that stands for it, and why it takes nothing, if so.
+    fn node(&self, nodes: &HashMap<Arc<str>, VirtualNodeNode>) -> (Option<Arc<str>>, Option<Closed>) {
+        let Some(adopt) = &self.adopt else { return (None, Some(Closed::NoVirtualKubelet)) };
+        let mut matching = nodes.iter().filter(|(_, node)| adopt.matches(&node.labels));
+        let (name, node) = match (matching.next(), matching.next()) {
+            (None, _) => return (None, Some(Closed::NoNode)),
+            (Some(_), Some(_)) => return (None, Some(Closed::AmbiguousNode)),
+            (Some(only), None) => only,
+        };
+        let closed = if self.deleting || node.deleting {
+            Some(Closed::Deleting)
+        } else if !node.ready {
+            Some(Closed::NodeNotReady)
+        } else if !self.healthy {
+            Some(Closed::BackendUnhealthy)
+        } else {
+            None
+        };
+        (Some(name.clone()), closed)
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn dedicated_node(node: &Node, name: Arc<str>, labels: Labels, now: Timestamp) -> DedicatedNode {
+    let spec = node.spec.as_ref();
+    let mut taints = workload::taints(spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default());
+    if spec.and_then(|spec| spec.unschedulable) == Some(true) && !taints.contains(&unschedulable_taint()) {
+        taints.push(unschedulable_taint());
+    }
+    let created = node.metadata.creation_timestamp.as_ref().map_or(now, |time| Timestamp::from_millis(time.0.as_millisecond()));
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    let (allocatable, pods) = workload::allocatable(allocatable);
+    DedicatedNode { name, labels, taints, allocatable, pods, starting: !is_ready(node) && now.since(created) < STARTING }
+}

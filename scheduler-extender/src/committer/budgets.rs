@@ -1,0 +1,289 @@
+//! Budgets: periods, authorizations, and the books that a successor takes over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use policy::ledger::{Balance, Budget, WhenExceeded};
+use policy::{Money, Timestamp};
+
+use super::lines::ClassId;
+use super::{Committer, Intent};
+use crate::{api, compile};
+
+/// An authorization that nothing has been drawn on for so long is given back.
+const IDLE: Duration = Duration::from_secs(2);
+/// Balances that changed are shown at most this often; authorizations are written at once.
+const SHOW: Duration = Duration::from_secs(1);
+
+/// The BurstBudget objects.
+#[derive(Default)]
+pub(super) struct Budgets(BTreeMap<Arc<str>, BudgetObject>);
+
+/// A budget as it stands in the API server.
+struct BudgetObject {
+    object: api::BurstBudget,
+    invalid: Option<String>,
+    resource_version: String,
+    /// The predecessor's books, until they are taken over.
+    inherited: Option<api::BurstBudgetStatus>,
+    taken_over: bool,
+    /// What the write under way would authorize.
+    writing: Option<Money>,
+    /// What pods that were refused for want of an authorization would need.
+    wanted: Money,
+    drawn_at: Timestamp,
+    drawn: Money,
+    shown: Option<(Balance, Money)>,
+    shown_at: Timestamp,
+}
+
+impl Committer {
+    pub(super) fn observe_budget(&mut self, object: &api::BurstBudget, now: Timestamp) {
+        let Some(name) = object.metadata.name.as_deref().map(Arc::<str>::from) else { return };
+        let resource_version = object.metadata.resource_version.clone().unwrap_or_default();
+        let compiled = compile::burst_budget(object, &self.settings.currency, now);
+        let invalid = compiled.as_ref().err().map(ToString::to_string);
+        let known = self.budgets.0.get_mut(&name);
+        let is_new = known.is_none();
+        match known {
+            Some(known) => {
+                known.object.clone_from(object);
+                known.resource_version = resource_version;
+                known.invalid = invalid;
+            }
+            None => {
+                let known = BudgetObject {
+                    object: object.clone(),
+                    invalid,
+                    resource_version,
+                    inherited: object.status.clone(),
+                    taken_over: false,
+                    writing: None,
+                    wanted: Money::ZERO,
+                    drawn_at: now,
+                    drawn: Money::ZERO,
+                    shown: None,
+                    shown_at: Timestamp::EPOCH,
+                };
+                self.budgets.0.insert(name.clone(), known);
+            }
+        }
+        // A specification that does not compile leaves the last one in force.
+        if let Ok(budget) = compiled {
+            self.ledger.set_budget(budget);
+            self.reconsider();
+        }
+        if is_new && self.synced {
+            self.recover_into(&name);
+            self.take_over_budget(&name, now);
+        }
+    }
+
+    pub(super) fn budget_gone(&mut self, name: &str) {
+        self.budgets.0.remove(name);
+        self.ledger.remove_budget(name);
+        self.reconsider();
+    }
+
+    /// The pods are entered: what the predecessor wrote beyond them is counted as spent.
+    pub(super) fn take_over_budgets(&mut self, now: Timestamp) {
+        let names: Vec<Arc<str>> = self.budgets.0.keys().cloned().collect();
+        for name in names {
+            self.take_over_budget(&name, now);
+        }
+    }
+
+    fn take_over_budget(&mut self, name: &Arc<str>, now: Timestamp) {
+        let Some(known) = self.budgets.0.get_mut(name) else { return };
+        if std::mem::replace(&mut known.taken_over, true) {
+            return;
+        }
+        known.drawn_at = now;
+        let Some((budget, _)) = self.ledger.books().account(name) else { return };
+        let inherited = known.inherited.take().unwrap_or_default();
+        let same_period = inherited.period_start.as_ref().is_some_and(|start| start.0.as_millisecond() / 1000 == budget.start.millis() / 1000);
+        let money = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Money>().ok()).unwrap_or(Money::ZERO);
+        let (spent, unaccounted, authorized) =
+            if same_period { (money(&inherited.spent), money(&inherited.unaccounted), money(&inherited.authorized)) } else { Default::default() };
+        self.ledger.take_over(name, spent, unaccounted, authorized);
+    }
+
+    /// A budget has appeared while pods run: those that name it are charged to it again.
+    fn recover_into(&mut self, name: &Arc<str>) {
+        let charged: Vec<_> = self
+            .pods
+            .iter()
+            .filter_map(|(uid, record)| match &record.phase {
+                super::pods::Phase::Burst(burst) if burst.record.budgets.contains(name) => Some((uid.clone(), burst.record.clone())),
+                _ => None,
+            })
+            .collect();
+        for (uid, record) in charged {
+            self.ledger.charge_also(&uid, name, record.at);
+        }
+    }
+
+    /// A pod was refused because too little was authorized for it and its equals.
+    pub(super) fn want_authorization(&mut self, class: ClassId, budget: &Arc<str>) {
+        let Some(class) = self.lines.get(class) else { return };
+        let bill = class.policy.serverless().flat_map(|(_, tier)| &tier.virtual_nodes).filter_map(|name| self.backends.get(name));
+        let run = policy::decision::expected_run(&class.policy, &class.workload);
+        let dearest = bill
+            .filter_map(|backend| policy::quote::quote(&class.workload, &backend.node, run, class.policy.waiting_cost).ok())
+            .map(|quote| quote.bill)
+            .max();
+        let waiting = i128::try_from(class.line.without_room().count()).unwrap_or(1).max(1);
+        let wanted = dearest.unwrap_or(Money::ZERO).scaled_up(waiting, 1);
+        if let Some(known) = self.budgets.0.get_mut(budget) {
+            known.wanted = known.wanted.saturating_add(wanted);
+        }
+    }
+
+    /// Writes what may be spent next, before it is spent; gives back what nobody draws on.
+    pub(super) fn authorize(&mut self, now: Timestamp) {
+        let names: Vec<Arc<str>> = self.budgets.0.keys().cloned().collect();
+        for name in names {
+            let Some((budget, balance)) = self.ledger.books().account(&name).map(|(budget, balance)| (budget.clone(), *balance)) else { continue };
+            let Some(known) = self.budgets.0.get_mut(&name) else { continue };
+            if balance.total() != known.drawn {
+                known.drawn = balance.total();
+                known.drawn_at = now;
+            }
+            if known.writing.is_some() || !known.taken_over {
+                continue;
+            }
+            let idle = now.since(known.drawn_at) >= IDLE && balance.reserved == Money::ZERO;
+            let authorized = if known.wanted > Money::ZERO {
+                target(&budget, &balance, known.wanted)
+            } else if idle {
+                balance.total()
+            } else {
+                balance.authorized
+            };
+            let changed = known.shown != Some((balance, authorized)) && now.since(known.shown_at) >= SHOW;
+            if authorized == balance.authorized && !changed {
+                known.wanted = Money::ZERO;
+                continue;
+            }
+            known.wanted = Money::ZERO;
+            if authorized < balance.authorized {
+                // Given up before it is written: nobody may spend what the status no longer says.
+                self.ledger.authorize(&name, authorized);
+            }
+            known.writing = Some(authorized);
+            known.shown = Some((balance, authorized));
+            known.shown_at = now;
+            let status = status(&known.object, known.invalid.as_deref(), &budget, &balance, authorized, now);
+            self.intents.push(Intent::WriteBudget { name: name.clone(), resource_version: known.resource_version.clone(), status: Box::new(status) });
+        }
+    }
+
+    pub(super) fn budget_written(&mut self, name: &Arc<str>, resource_version: Option<String>) {
+        let Some(known) = self.budgets.0.get_mut(name) else { return };
+        let authorized = known.writing.take();
+        match resource_version {
+            Some(version) => {
+                known.resource_version = version;
+                if let Some(authorized) = authorized {
+                    self.ledger.authorize(name, authorized);
+                }
+            }
+            // Somebody else wrote, or nobody knows: the object's next event brings the version to try again with.
+            None => known.shown = None,
+        }
+        self.reconsider();
+    }
+
+    /// Starts new periods.
+    pub(super) fn roll_periods(&mut self, now: Timestamp) {
+        for (name, known) in &mut self.budgets.0 {
+            let over = self.ledger.books().account(name).is_some_and(|(budget, _)| now >= budget.end || now < budget.start);
+            if !over {
+                continue;
+            }
+            if let Ok(budget) = compile::burst_budget(&known.object, &self.settings.currency, now) {
+                self.ledger.set_budget(budget);
+                known.shown = None;
+                self.epoch += 1;
+            }
+        }
+    }
+
+    /// Money that has been committed is no news to those who were refused; money that came back is.
+    pub(super) fn reconsider_money(&mut self) {}
+
+    /// Budgets that are invalid, with the reason.
+    pub(super) fn invalid_budgets(&self) -> impl Iterator<Item = (&Arc<str>, &str)> {
+        self.budgets.0.iter().filter_map(|(name, known)| known.invalid.as_deref().map(|invalid| (name, invalid)))
+    }
+
+    pub(super) fn budget_period(&self, name: &str) -> &'static str {
+        self.budgets.0.get(name).map_or("", |known| period_label(&known.object.spec.period))
+    }
+}
+
+/// Twice what is wanted, so that a fan-out which is only beginning needs few writes; never more than the limit.
+fn target(budget: &Budget, balance: &Balance, wanted: Money) -> Money {
+    let most = if budget.when_exceeded == WhenExceeded::Warn { Money::MAX } else { budget.limit };
+    balance.total().saturating_add(wanted).saturating_add(wanted).min(most).max(balance.authorized)
+}
+
+fn period_label(period: &api::BudgetPeriod) -> &'static str {
+    match period {
+        api::BudgetPeriod::Hour => "Hour",
+        api::BudgetPeriod::Day => "Day",
+        api::BudgetPeriod::Week => "Week",
+        api::BudgetPeriod::Month => "Month",
+    }
+}
+
+fn status(
+    object: &api::BurstBudget,
+    invalid: Option<&str>,
+    budget: &Budget,
+    balance: &Balance,
+    authorized: Money,
+    now: Timestamp,
+) -> api::BurstBudgetStatus {
+    let money = |amount: Money| Some(amount.to_string());
+    let reserved = balance.committed.saturating_add(balance.reserved);
+    let total = balance.total();
+    let generation = object.metadata.generation;
+    let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let condition = |kind: &str, holds: bool, reason: &str, message: &str| super::status::condition(before, kind, holds, reason, message, generation, now);
+    let exhausted = total >= budget.limit;
+    let nearly = i128::from(total.nanos()) * 10 >= i128::from(budget.limit.nanos()) * 9;
+    let conditions = vec![
+        match invalid {
+            None => condition("Ready", true, "Accepted", "the budget is in force"),
+            Some(message) => condition("Ready", false, "Invalid", message),
+        },
+        condition("Exhausted", exhausted, if exhausted { "LimitReached" } else { "WithinLimit" }, "compares spent and reserved with spec.amount"),
+        condition("NearlyExhausted", nearly, if nearly { "NinetyPercent" } else { "WithinLimit" }, "compares spent and reserved with 90 % of spec.amount"),
+    ];
+    api::BurstBudgetStatus {
+        observed_generation: generation,
+        period_start: time(budget.start),
+        period_end: time(budget.end),
+        spent: money(balance.spent),
+        reserved: money(reserved),
+        authorized: money(authorized),
+        unaccounted: money(balance.unaccounted),
+        remaining: money(budget.limit.saturating_sub(total).max(Money::ZERO)),
+        forecast: money(forecast(budget, total, now)),
+        conditions,
+    }
+}
+
+/// Where the total ends up if it goes on growing as it has in this period.
+fn forecast(budget: &Budget, total: Money, now: Timestamp) -> Money {
+    let gone = policy::millis(now.since(budget.start)).max(60_000);
+    let whole = policy::millis(budget.end.since(budget.start)).max(gone);
+    total.scaled_up(i128::from(whole), i128::from(gone))
+}
+
+fn time(moment: Timestamp) -> Option<Time> {
+    jiff::Timestamp::from_millisecond(moment.millis()).ok().map(Time)
+}

@@ -1,0 +1,418 @@
+//! The committer: a synchronous state machine, watch events in, intents out, the clock passed in.
+//!
+//! ```text
+//! watch events ──► handle() ──► pods, lines, nodes, backends, ledger ──► step() ──► intents ──► Kubernetes
+//!        ▲                                                                             │
+//!        └───────────────────────── answers, new objects ◄────────────────────────────┘
+//! ```
+//!
+//! It has two drivers: `run` connects it to an API server, the demo to a simulated cluster in virtual time. Nothing in here
+//! waits, reads a clock or does IO, so every history can be replayed.
+//!
+//! *Choose*: pods that a policy selects wait in lines of equals ([`policy::line`]); those that dedicated nodes have no room for
+//! are decided on ([`policy::decide`]). *Commit*: the ledger reserves the quote, then one Binding with UID and resource version
+//! is sent, many at a time, the youngest first, away from the head of the scheduler's queue. The Binding is the commitment.
+
+mod answers;
+mod backends;
+mod budgets;
+mod explain;
+mod lines;
+mod notes;
+mod pods;
+mod settle;
+mod state;
+mod status;
+mod wave;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use policy::Timestamp;
+use policy::dedicated::DedicatedNodes;
+use policy::ledger::Ledger;
+use policy::line::Arrival;
+use policy::snapshot::{Backends, Namespaces};
+
+use crate::api;
+use crate::metrics::Metrics;
+use crate::selection::{LocalServices, Policies};
+
+pub use explain::Explained;
+pub use state::Published;
+
+use backends::VirtualNodes;
+use budgets::Budgets;
+use lines::Lines;
+use notes::Notes;
+use pods::PodRecord;
+use status::Statuses;
+use wave::Wave;
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A pod was created or changed.
+    Pod(Box<Pod>),
+    /// A pod is gone.
+    PodGone {
+        /// Its UID: a new pod of the same name is another pod.
+        uid: Arc<str>,
+    },
+    /// A node was created or changed.
+    Node(Box<Node>),
+    /// A node is gone.
+    NodeGone(String),
+    /// A namespace was created or changed.
+    Namespace(Box<Namespace>),
+    /// A namespace is gone.
+    NamespaceGone(String),
+    /// A service was created or changed.
+    Service(Box<Service>),
+    /// A service is gone.
+    ServiceGone {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// A policy was created or changed.
+    Policy(Box<api::BurstPolicy>),
+    /// A policy is gone.
+    PolicyGone(String),
+    /// A virtual node was created or changed.
+    VirtualNode(Box<api::VirtualNode>),
+    /// A virtual node is gone.
+    VirtualNodeGone(String),
+    /// A budget was created or changed.
+    Budget(Box<api::BurstBudget>),
+    /// A budget is gone.
+    BudgetGone(String),
+    /// Everything that exists has been told. Nothing is decided before.
+    Synced,
+    /// The answer to [`Intent::Bind`].
+    BindingAnswered {
+        /// The pod.
+        uid: Arc<str>,
+        /// What came back.
+        answer: BindingAnswer,
+    },
+    /// The answer to [`Intent::WriteBudget`].
+    BudgetWritten {
+        /// Name of the budget.
+        name: Arc<str>,
+        /// The new resource version; `None` if nothing was written or nobody knows.
+        resource_version: Option<String>,
+    },
+    /// The answer to [`Intent::FitTolerations`] or [`Intent::RepairCondition`].
+    Patched {
+        /// The pod.
+        uid: Arc<str>,
+        /// Whether it is done, or can never be.
+        done: bool,
+    },
+    /// kube-scheduler has asked the extender about a marked pod: it is configured, and answers for preemption.
+    ExtenderAsked,
+}
+
+/// What came back for a Binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindingAnswer {
+    /// It exists.
+    Created,
+    /// 409: the pod is bound already, or has changed since it was seen.
+    Conflict,
+    /// 404: the pod is gone.
+    NotFound,
+    /// The API server will not have it (400, 403, 422).
+    Refused,
+    /// The API server asks for patience (429).
+    Throttled,
+    /// Timeout, broken connection, 5xx: it may exist.
+    Unknown,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Intent {
+    /// Create a Binding. Answer with [`Event::BindingAnswered`].
+    Bind(Binding),
+    /// Replace the tolerations of a bound pod. Answer with [`Event::Patched`].
+    FitTolerations {
+        /// The pod.
+        pod: PodKey,
+        /// The whole new list.
+        tolerations: serde_json::Value,
+    },
+    /// Say `PodScheduled=True` of a bound pod. Answer with [`Event::Patched`].
+    RepairCondition {
+        /// The pod.
+        pod: PodKey,
+    },
+    /// Read a pod again, because the answer to its Binding was lost. Answer with [`Event::Pod`] or [`Event::PodGone`].
+    Read {
+        /// The pod.
+        pod: PodKey,
+    },
+    /// List pending pods again and tell them as [`Event::Pod`]: what selects them has changed.
+    ListPending,
+    /// Write a budget's status under the resource version. Answer with [`Event::BudgetWritten`].
+    WriteBudget {
+        /// Name of the budget.
+        name: Arc<str>,
+        /// Precondition: two leaders must not authorize the same money.
+        resource_version: String,
+        /// The status.
+        status: Box<api::BurstBudgetStatus>,
+    },
+    /// Apply a status on a policy or virtual node, by server-side apply. No answer wanted.
+    WriteStatus {
+        /// What.
+        kind: StatusKind,
+        /// Name of the object.
+        name: Arc<str>,
+        /// The status fields that Spillway owns.
+        status: serde_json::Value,
+    },
+    /// Tell the people who look at the pod.
+    Note(Note),
+}
+
+/// The Binding of one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The pod.
+    pub pod: PodKey,
+    /// Precondition: the pod as it was seen.
+    pub resource_version: String,
+    /// Name of the Node.
+    pub node: Arc<str>,
+    /// The decision annotation.
+    pub decision: String,
+}
+
+/// How a pod is addressed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PodKey {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its UID, a precondition of every write.
+    pub uid: Arc<str>,
+}
+
+/// The kinds whose status the committer applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StatusKind {
+    /// BurstPolicy.
+    Policy,
+    /// VirtualNode.
+    VirtualNode,
+}
+
+/// A Kubernetes Event on a pod. Reason and text are constant per cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The pod.
+    pub pod: PodKey,
+    /// UpperCamelCase.
+    pub reason: &'static str,
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// What was attempted.
+    pub action: &'static str,
+    /// The sentence.
+    pub text: String,
+}
+
+/// Bounds and names that the installation sets.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bindings per second, in the long run.
+    pub bindings_per_second: u32,
+    /// Bindings whose answer is awaited, at most.
+    pub bindings_in_flight: usize,
+    /// Currency of the installation, for statuses.
+    pub currency: Arc<str>,
+    /// How often unfinished business (accruals, statuses, retries) is looked at.
+    pub tick: Duration,
+}
+
+impl Settings {
+    /// What suits an API server of ordinary size. Sixteen Bindings at a time already saturate one on two cores
+    /// (docs/benchmarks.md); twice as many hide its hiccups.
+    pub fn standard(currency: &str) -> Settings {
+        Settings { bindings_per_second: 1000, bindings_in_flight: 32, currency: Arc::from(currency), tick: Duration::from_secs(1) }
+    }
+}
+
+/// The whole state of the leader. Everything in it can be rebuilt from the API server.
+pub struct Committer {
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    synced: bool,
+    before_sync: Vec<Pod>,
+    extender_asked: bool,
+
+    policies: BTreeMap<Arc<str>, PolicyObject>,
+    compiled: Arc<Policies>,
+    namespaces: Arc<Namespaces>,
+    services: Arc<LocalServices>,
+
+    dedicated: DedicatedNodes,
+    virtual_nodes: VirtualNodes,
+    backends: Backends,
+    ledger: Ledger,
+    budgets: Budgets,
+
+    pods: HashMap<Arc<str>, PodRecord, foldhash::fast::RandomState>,
+    unplaced: HashMap<Arc<str>, Vec<Arc<str>>, foldhash::fast::RandomState>,
+    lines: Lines,
+    wave: Wave,
+    notes: Notes,
+    statuses: Statuses,
+    next_arrival: u64,
+    /// Counts changes after which a refused pod may be taken: usage given back, money, prices, policies.
+    epoch: u64,
+    last_tick: Timestamp,
+    intents: Vec<Intent>,
+}
+
+/// A policy as it stands in the API server, and what became of it.
+struct PolicyObject {
+    generation: i64,
+    /// The last specification that compiled stays in force.
+    compiled: Option<Arc<crate::selection::CompiledPolicy>>,
+    invalid: Option<String>,
+}
+
+// === impl Committer ===
+
+impl Committer {
+    /// A committer that knows nothing yet.
+    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Committer {
+        let wave = Wave::new(&settings);
+        Committer {
+            settings,
+            metrics,
+            synced: false,
+            before_sync: Vec::new(),
+            extender_asked: false,
+            policies: BTreeMap::new(),
+            compiled: Arc::default(),
+            namespaces: Arc::default(),
+            services: Arc::default(),
+            dedicated: DedicatedNodes::default(),
+            virtual_nodes: VirtualNodes::default(),
+            backends: Backends::default(),
+            ledger: Ledger::default(),
+            budgets: Budgets::default(),
+            pods: HashMap::default(),
+            unplaced: HashMap::default(),
+            lines: Lines::default(),
+            wave,
+            notes: Notes::default(),
+            statuses: Statuses::default(),
+            next_arrival: 0,
+            epoch: 0,
+            last_tick: Timestamp::EPOCH,
+            intents: Vec::new(),
+        }
+    }
+
+    /// Takes in one event.
+    pub fn handle(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Pod(pod) if !self.synced => self.before_sync.push(*pod),
+            Event::Pod(pod) => self.observe_pod(&pod, now),
+            Event::PodGone { uid } => self.pod_gone(&uid, now),
+            Event::Node(node) => self.observe_node(&node, now),
+            Event::NodeGone(name) => self.node_gone(&name),
+            Event::Namespace(namespace) => self.observe_namespace(&namespace),
+            Event::NamespaceGone(name) => self.namespace_gone(&name),
+            Event::Service(service) => self.observe_service(&service),
+            Event::ServiceGone { namespace, name } => self.set_local_service(&namespace, &name, None),
+            Event::Policy(policy) => self.observe_policy(&policy),
+            Event::PolicyGone(name) => self.policy_gone(&name),
+            Event::VirtualNode(node) => self.observe_virtual_node(&node),
+            Event::VirtualNodeGone(name) => self.virtual_node_gone(&name),
+            Event::Budget(budget) => self.observe_budget(&budget, now),
+            Event::BudgetGone(name) => self.budget_gone(&name),
+            Event::Synced => self.sync(now),
+            Event::BindingAnswered { uid, answer } => self.binding_answered(&uid, answer, now),
+            Event::BudgetWritten { name, resource_version } => self.budget_written(&name, resource_version),
+            Event::Patched { uid, done } => self.patched(&uid, done, now),
+            Event::ExtenderAsked => self.extender_asked = true,
+        }
+    }
+
+    /// Decides what there is to decide, and hands out what there is to do.
+    pub fn step(&mut self, now: Timestamp) -> Vec<Intent> {
+        if self.synced {
+            if now.since(self.last_tick) >= self.settings.tick || now < self.last_tick {
+                self.last_tick = now;
+                self.tick(now);
+            }
+            self.weigh_lines(now);
+            self.plan(now);
+            self.authorize(now);
+            self.send(now);
+            self.tidy(now);
+        }
+        std::mem::take(&mut self.intents)
+    }
+
+    /// When [`Committer::step`] should be called again even if no event comes.
+    pub fn next_wake(&self, now: Timestamp) -> Timestamp {
+        let tick = self.last_tick + self.settings.tick;
+        [self.lines.next_look(), self.wave.next_send(now)].into_iter().flatten().fold(tick, Timestamp::min)
+    }
+
+    /// Whether everything that exists has been told.
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Everything that exists has been told: enter what is committed, then take over the predecessor's books.
+    fn sync(&mut self, now: Timestamp) {
+        if self.synced {
+            return;
+        }
+        self.synced = true;
+        let mut pods = std::mem::take(&mut self.before_sync);
+        // The order in which the watch would have brought them; names decide where creation times are equal.
+        pods.sort_by_cached_key(|pod| {
+            let created = pod.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_millisecond());
+            (created, pod.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok()), pod.metadata.name.clone())
+        });
+        for pod in &pods {
+            self.observe_pod(pod, now);
+        }
+        self.take_over_budgets(now);
+        self.epoch += 1;
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        self.roll_periods(now);
+        self.accrue(now);
+        self.resend_lost(now);
+        self.write_statuses(now);
+        self.publish_gauges(now);
+    }
+
+    fn arrival(&mut self) -> Arrival {
+        self.next_arrival += 1;
+        Arrival(self.next_arrival)
+    }
+
+    /// Something that pods were refused for may have changed.
+    fn reconsider(&mut self) {
+        self.epoch += 1;
+    }
+}

@@ -1,0 +1,57 @@
+//! Events for the people who look at a pod: one per cause, never a hot loop.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use policy::{Placement, Reason};
+
+use super::{Intent, Note, PodKey};
+
+/// Causes remembered, so that the same thing is not told twice about the same pod.
+const REMEMBERED: usize = 10_000;
+
+/// What has been told.
+#[derive(Default)]
+pub(super) struct Notes {
+    told: HashSet<(Arc<str>, &'static str)>,
+    order: VecDeque<(Arc<str>, &'static str)>,
+}
+
+impl Notes {
+    /// Tells a cause once per pod.
+    pub(super) fn once(&mut self, pod: &PodKey, reason: &'static str, warning: bool, action: &'static str, text: String, intents: &mut Vec<Intent>) {
+        let cause = (pod.uid.clone(), reason);
+        if !self.told.insert(cause.clone()) {
+            return;
+        }
+        self.order.push_back(cause);
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.told.remove(&oldest);
+        }
+        intents.push(Intent::Note(Note { pod: pod.clone(), reason, warning, action, text }));
+    }
+
+    /// Why a pod, and every pod that is equal to it, does not burst now. Told on the oldest of them.
+    pub(super) fn refused(&mut self, pod: &PodKey, reason: &Reason, intents: &mut Vec<Intent>) {
+        let (event, warning) = match reason {
+            Reason::NotBurstable(_) | Reason::Infeasible(_) | Reason::NoQuote(_) | Reason::SpotNotAllowed | Reason::NoBackend | Reason::UnknownVirtualNode => {
+                ("BackendInfeasible", true)
+            }
+            Reason::BudgetExceeded(_) => ("BudgetExceeded", true),
+            Reason::Closed(_) => ("BackendClosed", true),
+            Reason::QuotaExhausted | Reason::VirtualNodeLimit | Reason::TierLimit => ("LimitReached", true),
+            Reason::Held => ("PolicyHeld", false),
+            Reason::TierNotOpen | Reason::NoRoom | Reason::HasRoom | Reason::DearerThanBursting => ("WaitingForDedicated", false),
+            Reason::ServerlessFirst | Reason::CheaperThanDedicated | Reason::BudgetNotYetAuthorized(_) => return,
+        };
+        self.once(pod, event, warning, "Decide", format!("does not burst: {reason}"), intents);
+    }
+
+    /// What would have been done with a pod in audit mode.
+    pub(super) fn audited(&mut self, pod: &PodKey, placement: &Placement, currency: &str, intents: &mut Vec<Intent>) {
+        let text = format!("would burst to {} for {} {currency} (policy in mode Audit)", placement.virtual_node, placement.quote.bill);
+        self.once(pod, "BurstAudited", false, "Decide", text, intents);
+    }
+}

@@ -1,0 +1,52 @@
+//! What the committer publishes for those who only read: the extender on every replica.
+
+use std::sync::Arc;
+
+use policy::Snapshot;
+use policy::dedicated::Packing;
+use policy::ledger::Books;
+use policy::snapshot::{Backends, Namespaces};
+
+use super::Committer;
+use crate::selection::{LocalServices, Policies};
+
+/// An immutable state; handlers decide on it without locks and without waiting.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// The policies in order of precedence.
+    pub policies: Arc<Policies>,
+    /// Labels of the namespaces.
+    pub namespaces: Arc<Namespaces>,
+    /// Services that keep traffic local.
+    pub services: Arc<LocalServices>,
+    /// How full the dedicated nodes are.
+    pub packing: Packing,
+    /// Virtual nodes with what is in use of them.
+    pub backends: Backends,
+    /// What may still be spent.
+    pub books: Books,
+    /// Whether everything that exists is in here. Before, nobody is refused anything.
+    pub synced: bool,
+}
+
+impl Published {
+    /// What decisions see.
+    pub fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot { backends: &self.backends, books: &self.books, namespaces: &self.namespaces }
+    }
+}
+
+impl Committer {
+    /// The state as it is now.
+    pub fn published(&self) -> Published {
+        Published {
+            policies: self.compiled.clone(),
+            namespaces: self.namespaces.clone(),
+            services: self.services.clone(),
+            packing: self.dedicated.packing(),
+            backends: self.backends.clone(),
+            books: self.ledger.books().clone(),
+            synced: self.synced,
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Statuses of policies and virtual nodes, and the gauges.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use policy::{Money, Rate, Timestamp};
+use serde_json::json;
+
+use super::pods::Phase;
+use super::{Committer, Intent, StatusKind};
+use crate::metrics::{self, BackendState, BudgetState, Burn, Gauges, Pods, PolicyState, PriceState};
+
+/// What was last written.
+#[derive(Default)]
+pub(super) struct Statuses {
+    known: HashMap<(StatusKind, Arc<str>), Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    conditions: Vec<Condition>,
+    written: Option<serde_json::Value>,
+}
+
+// === impl Statuses ===
+
+impl Statuses {
+    /// The object's conditions as they stand.
+    pub(super) fn observe(&mut self, kind: StatusKind, name: &Arc<str>, conditions: Option<&[Condition]>) {
+        self.known.entry((kind, name.clone())).or_default().conditions = conditions.unwrap_or_default().to_vec();
+    }
+
+    pub(super) fn forget(&mut self, kind: StatusKind, name: &str) {
+        self.known.remove(&(kind, Arc::from(name)));
+    }
+}
+
+// === impl Committer ===
+
+impl Committer {
+    /// Writes the statuses that have changed.
+    pub(super) fn write_statuses(&mut self, now: Timestamp) {
+        for (kind, name, generation, conditions, mut status) in self.policy_statuses().into_iter().chain(self.virtual_node_statuses()) {
+            let known = self.statuses.known.entry((kind, name.clone())).or_default();
+            let conditions: Vec<Condition> = conditions
+                .iter()
+                .map(|(kind, holds, reason, message)| condition(&known.conditions, kind, *holds, reason, message, Some(generation), now))
+                .collect();
+            status["observedGeneration"] = json!(generation);
+            status["conditions"] = serde_json::to_value(&conditions).unwrap_or_default();
+            if known.written.as_ref() == Some(&status) {
+                continue;
+            }
+            known.written = Some(status.clone());
+            for condition in conditions {
+                known.conditions.retain(|other| other.type_ != condition.type_);
+                known.conditions.push(condition);
+            }
+            self.intents.push(Intent::WriteStatus { kind, name, status });
+        }
+    }
+
+    fn policy_statuses(&self) -> Vec<Wanted> {
+        let mut counts: BTreeMap<Arc<str>, (i64, i64)> = BTreeMap::new();
+        for (_, class) in self.lines.iter() {
+            counts.entry(class.policy.name.clone()).or_default().0 += i64::try_from(class.line.len()).unwrap_or(i64::MAX);
+        }
+        for record in self.pods.values() {
+            if let Phase::Burst(burst) = &record.phase
+                && burst.finished.is_none()
+            {
+                counts.entry(burst.record.policy.clone()).or_default().1 += 1;
+            }
+        }
+        let statuses = self.policies.iter().map(|(name, object)| {
+            let ready = match &object.invalid {
+                None => ("Ready", true, "Accepted", "the policy is in force".to_owned()),
+                Some(message) => ("Ready", false, "Invalid", message.clone()),
+            };
+            let tiers = object.compiled.iter().flat_map(|compiled| compiled.policy.serverless());
+            let unknown: Vec<&str> =
+                tiers.flat_map(|(_, tier)| &tier.virtual_nodes).filter(|name| !self.virtual_nodes.objects.contains_key(*name)).map(|name| &**name).collect();
+            let resolved = if unknown.is_empty() {
+                ("TiersResolved", true, "Resolved", "every virtual node exists".to_owned())
+            } else {
+                ("TiersResolved", false, "UnknownVirtualNode", format!("spec.tiers[].virtualNodes: there is no VirtualNode {}", unknown.join(", ")))
+            };
+            let (waiting, burst) = counts.get(name).copied().unwrap_or_default();
+            let status = json!({"pods": {"waiting": waiting, "dedicated": 0, "burst": burst}, "currency": self.settings.currency});
+            (StatusKind::Policy, name.clone(), object.generation, vec![ready, resolved], status)
+        });
+        statuses.collect()
+    }
+
+    fn virtual_node_statuses(&self) -> Vec<Wanted> {
+        let statuses = self.virtual_nodes.objects.iter().map(|(name, object)| {
+            let backend = self.backends.get(name);
+            let closed = backend.and_then(|backend| backend.node.closed);
+            let ready = match (&object.invalid, closed) {
+                (Some(message), _) => ("Ready", false, "Invalid", message.clone()),
+                (None, Some(closed)) => ("Ready", false, closed.label(), "nothing is sent here for this reason".to_owned()),
+                (None, None) => ("Ready", true, "Open", "takes pods".to_owned()),
+            };
+            let mut status = json!({"pods": backend.map_or(0, |backend| backend.usage.pods)});
+            if let Some(node) = backend.and_then(|backend| backend.node.node_name.as_ref()) {
+                status["nodeName"] = json!(node);
+            }
+            (StatusKind::VirtualNode, name.clone(), object.generation, vec![ready], status)
+        });
+        statuses.collect()
+    }
+
+    /// Gauges are replaced as a whole, so that the series of what is gone disappear.
+    pub(super) fn publish_gauges(&self, now: Timestamp) {
+        let books = self.ledger.books();
+        self.metrics.publish(&Gauges {
+            pods: self.pod_gauges(),
+            pods_waiting_with_room: u64::try_from(self.lines.waiting_with_room()).unwrap_or(u64::MAX),
+            commits_queued: u64::try_from(self.wave.queued()).unwrap_or(u64::MAX),
+            commits_in_flight: u64::try_from(self.wave.in_flight()).unwrap_or(u64::MAX),
+            leader: true,
+            burn: self.burn_gauges(),
+            policies: self
+                .compiled
+                .iter()
+                .map(|compiled| PolicyState { policy: compiled.policy.name.clone(), generation: compiled.policy.generation })
+                .collect(),
+            budgets: books
+                .accounts()
+                .map(|(budget, balance)| BudgetState {
+                    budget: budget.name.clone(),
+                    period: self.budget_period(&budget.name),
+                    limit: budget.limit,
+                    spent: balance.spent,
+                    reserved: balance.committed.saturating_add(balance.reserved),
+                    authorized: balance.authorized,
+                    period_end_seconds: budget.end.millis() / 1000,
+                })
+                .collect(),
+            backends: self
+                .backends
+                .iter()
+                .map(|backend| BackendState { provider: backend.node.provider, node: backend.node.name.clone(), up: backend.node.closed.is_none() })
+                .collect(),
+            prices: self.price_gauges(now),
+        });
+    }
+
+    fn pod_gauges(&self) -> Vec<Pods> {
+        let mut pods = Vec::new();
+        for (_, class) in self.lines.iter().filter(|(_, class)| !class.line.is_empty()) {
+            pods.push(Pods {
+                namespace: class.workload.namespace.clone(),
+                policy: class.policy.name.clone(),
+                tier: None,
+                provider: None,
+                node: None,
+                phase: metrics::Phase::Pending,
+                count: u64::try_from(class.line.len()).unwrap_or(u64::MAX),
+            });
+        }
+        for record in self.pods.values() {
+            let Phase::Burst(burst) = &record.phase else { continue };
+            if burst.finished.is_some() {
+                continue;
+            }
+            pods.push(Pods {
+                namespace: record.key.namespace.clone(),
+                policy: burst.record.policy.clone(),
+                tier: Some(burst.record.tier.clone()),
+                provider: self.backends.get(&burst.record.virtual_node).map(|backend| backend.node.provider),
+                node: Some(burst.record.virtual_node.clone()),
+                phase: if burst.started.is_some() { metrics::Phase::Running } else { metrics::Phase::Starting },
+                count: 1,
+            });
+        }
+        pods
+    }
+
+    fn burn_gauges(&self) -> Vec<Burn> {
+        let mut burn: BTreeMap<(Arc<str>, Arc<str>), Money> = BTreeMap::new();
+        for record in self.pods.values() {
+            if let Phase::Burst(burst) = &record.phase
+                && burst.finished.is_none()
+            {
+                let rate = burn.entry((record.key.namespace.clone(), burst.record.virtual_node.clone())).or_default();
+                *rate = rate.saturating_add(burst.record.hourly);
+            }
+        }
+        let entries = burn.into_iter().filter_map(|((namespace, node), rate)| {
+            let provider = self.backends.get(&node)?.node.provider;
+            Some(Burn { namespace, provider, node, rate: Rate::per_hour(rate) })
+        });
+        entries.collect()
+    }
+
+    fn price_gauges(&self, now: Timestamp) -> Vec<PriceState> {
+        let mut prices = Vec::new();
+        for backend in self.backends.iter() {
+            let node = &backend.node;
+            let Some(known) = &node.prices else { continue };
+            for (resource, rate) in [("vcpu", known.vcpu), ("gb", known.gb)] {
+                prices.push(PriceState {
+                    provider: node.provider,
+                    node: node.name.clone(),
+                    region: node.region.clone(),
+                    resource,
+                    rate,
+                    age_seconds: now.since(known.as_of).as_secs(),
+                });
+            }
+        }
+        prices
+    }
+}
+
+/// Kind, name, generation, conditions (type, holds, reason, message), other fields.
+type Wanted = (StatusKind, Arc<str>, i64, Vec<(&'static str, bool, &'static str, String)>, serde_json::Value);
+
+/// A condition that keeps its transition time as long as its status stays.
+pub(super) fn condition(
+    before: &[Condition],
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Condition {
+    let status = if holds { "True" } else { "False" };
+    let same = before.iter().find(|condition| condition.type_ == kind && condition.status == status);
+    let since = same.map_or_else(|| Time(jiff::Timestamp::from_millisecond(now.millis()).unwrap_or_default()), |condition| condition.last_transition_time.clone());
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.chars().take(1024).collect(),
+        observed_generation: generation,
+        last_transition_time: since,
+    }
+}

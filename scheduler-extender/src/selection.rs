@@ -1,0 +1,100 @@
+//! Which policy a pod belongs to: selectors first, then CEL, the first policy in order of precedence.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use policy::BurstPolicy;
+use policy::selector::{Labels, Selector};
+use policy::snapshot::Namespaces;
+use serde_json::Value;
+
+use crate::expression::Expression;
+
+/// A policy that compiled.
+#[derive(Clone, Debug)]
+pub struct CompiledPolicy {
+    /// What the engine decides by.
+    pub policy: Arc<BurstPolicy>,
+    /// `spec.matchConditions`: all must hold.
+    pub conditions: Vec<Expression>,
+}
+
+/// The policies in order of precedence.
+#[derive(Clone, Debug, Default)]
+pub struct Policies(Vec<Arc<CompiledPolicy>>);
+
+/// Selectors of Services that keep traffic local, by namespace: pods behind them are not burstable.
+pub type LocalServices = std::collections::HashMap<Arc<str>, Vec<(Arc<str>, Selector)>, foldhash::fast::RandomState>;
+
+/// The answer of [`Policies::select`].
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// The policy, if one selects the pod.
+    pub policy: Option<Arc<CompiledPolicy>>,
+    /// Policies whose conditions could not be evaluated on this pod; they do not select it.
+    pub failed: Vec<Arc<str>>,
+}
+
+// === impl Policies ===
+
+impl Policies {
+    /// Policies in any order.
+    pub fn new(mut policies: Vec<Arc<CompiledPolicy>>) -> Policies {
+        policies.sort_by_cached_key(|compiled| compiled.policy.precedence());
+        Policies(policies)
+    }
+
+    /// In order of precedence.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<CompiledPolicy>> {
+        self.0.iter()
+    }
+
+    /// The policy of a pod. `object` is the pod as a JSON value; it is only made when a condition asks for it.
+    pub fn select(&self, namespaces: &Namespaces, pod: &Pod, labels: &Labels) -> Selection {
+        let mut selection = Selection::default();
+        let Some(namespace) = pod.metadata.namespace.as_deref() else { return selection };
+        let Some(namespace_labels) = namespaces.get(namespace) else { return selection };
+        let mut values: Option<(Value, Value)> = None;
+        for compiled in &self.0 {
+            if !compiled.policy.selects(namespace_labels, labels) {
+                continue;
+            }
+            if !compiled.conditions.is_empty() {
+                let (object, namespace_object) = values.get_or_insert_with(|| (pod_value(pod), namespace_value(namespace, namespace_labels)));
+                match holds(&compiled.conditions, object, namespace_object) {
+                    Some(true) => {}
+                    Some(false) => continue,
+                    None => {
+                        selection.failed.push(compiled.policy.name.clone());
+                        continue;
+                    }
+                }
+            }
+            selection.policy = Some(compiled.clone());
+            return selection;
+        }
+        selection
+    }
+}
+
+/// Whether all conditions hold; `None` if one cannot be evaluated before another has said no.
+fn holds(conditions: &[Expression], object: &Value, namespace: &Value) -> Option<bool> {
+    let mut failed = false;
+    for condition in conditions {
+        match condition.matches(object, namespace) {
+            Ok(true) => {}
+            Ok(false) => return Some(false),
+            Err(_) => failed = true,
+        }
+    }
+    (!failed).then_some(true)
+}
+
+fn pod_value(pod: &Pod) -> Value {
+    serde_json::to_value(pod).unwrap_or(Value::Null)
+}
+
+fn namespace_value(name: &str, labels: &Labels) -> Value {
+    let labels: serde_json::Map<String, Value> = labels.iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
+    serde_json::json!({"metadata": {"name": name, "labels": labels}})
+}
