@@ -60,8 +60,7 @@ fn without_fractions(value: &mut Value) {
 }
 
 /// Takes away what the derivation adds and we do not mean. `nullable` would let a written `null` through to rules that
-/// ask `has(..)`; without it the API server drops such a field before it applies defaults. Titles are names of Rust
-/// types.
+/// ask `has(..)`; without it the API server replaces a null by the default, or refuses it. Titles are names of Rust types.
 fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     schema.title = None;

@@ -12,6 +12,9 @@ const LABELS_MAX: u32 = 64;
 /// A Kubernetes label value; empty is legal.
 const LABEL_VALUE: &str = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 
+/// A Kubernetes label key, with or without a prefix.
+const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+
 /// A DNS label: names of tiers and conditions.
 const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
@@ -157,6 +160,15 @@ fn label_map(min_properties: u32) -> Schema {
         "type": "object", "minProperties": min_properties, "maxProperties": LABELS_MAX,
         "x-kubernetes-map-type": "atomic",
         "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE},
+        "x-kubernetes-validations": [label_keys()],
+    })
+}
+
+/// A schema has no patterns for keys.
+fn label_keys() -> serde_json::Value {
+    serde_json::json!({
+        "rule": format!("self.all(key, key.size() <= 317 && key.matches('{LABEL_KEY}'))"),
+        "message": "keys must be label keys, such as team or example.com/team",
     })
 }
 
@@ -174,6 +186,7 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
                 "description": "Labels that must be present with these values.",
                 "type": "object", "maxProperties": LABELS_MAX,
                 "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE},
+                "x-kubernetes-validations": [label_keys()],
             },
         },
     })
@@ -187,7 +200,7 @@ fn label_requirement() -> Schema {
             "key": {
                 "description": "Key of the label.",
                 "type": "string", "minLength": 1, "maxLength": 317,
-                "pattern": "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+                "pattern": LABEL_KEY,
             },
             "operator": {
                 "description": "How the label relates to the values: In, NotIn, Exists or DoesNotExist.",

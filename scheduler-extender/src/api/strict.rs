@@ -26,37 +26,48 @@ pub fn strict<K>(mut object: Value) -> Result<K, Invalid>
 where
     K: CustomResourceExt + Resource<DynamicType = ()> + DeserializeOwned,
 {
-    drop_nulls(&mut object);
     let Value::Object(map) = &object else {
         return Err(Invalid::new("", shown(&object), "an object is expected"));
     };
     expect_text(map, "apiVersion", &K::api_version(&()))?;
     expect_text(map, "kind", &K::kind(&()))?;
     check_metadata(map.get("metadata"))?;
-    let name = K::crd_name();
-    let schema = crds::crds()
-        .into_iter()
-        .find(|crd| crd.metadata.name.as_deref() == Some(name))
-        .and_then(|crd| crd.spec.versions.into_iter().next())
-        .and_then(|version| version.schema?.open_api_v3_schema)
-        .ok_or_else(|| Invalid::new("kind", K::kind(&()), "has no schema"))?;
-    let mut body = map.clone();
-    for field in ["apiVersion", "kind", "metadata"] {
-        body.remove(field);
+    let schema = schema_of::<K>()?;
+    drop_nulls(&schema, &mut object);
+    let mut body = object.clone();
+    if let Some(map) = body.as_object_mut() {
+        map.retain(|field, _| !["apiVersion", "kind", "metadata"].contains(&field.as_str()));
     }
-    check(&schema, &Value::Object(body), "")?;
+    check(&schema, &body, "")?;
     serde_json::from_value(object).map_err(|error| Invalid::new("", "", format!("cannot be read: {error}")))
 }
 
-/// A null is an absent field: the API server drops it where the schema does not ask for one, and ours never do.
-/// The depth is bounded by whoever parsed the text.
-fn drop_nulls(value: &mut Value) {
+fn schema_of<K: CustomResourceExt + Resource<DynamicType = ()>>() -> Result<JSONSchemaProps, Invalid> {
+    crds::crds()
+        .into_iter()
+        .find(|crd| crd.metadata.name.as_deref() == Some(K::crd_name()))
+        .and_then(|crd| crd.spec.versions.into_iter().next())
+        .and_then(|version| version.schema?.open_api_v3_schema)
+        .ok_or_else(|| Invalid::new("kind", K::kind(&()), "has no schema"))
+}
+
+/// The API server replaces a null by the field's default, and refuses it where there is none.
+fn drop_nulls(schema: &JSONSchemaProps, value: &mut Value) {
     match value {
         Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(drop_nulls);
+            for (name, property) in schema.properties.iter().flatten() {
+                if property.default.is_some() && map.get(name).is_some_and(Value::is_null) {
+                    map.remove(name);
+                } else if let Some(value) = map.get_mut(name) {
+                    drop_nulls(property, value);
+                }
+            }
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Array(items) => {
+            if let Some(JSONSchemaPropsOrArray::Schema(item)) = &schema.items {
+                items.iter_mut().for_each(|value| drop_nulls(item, value));
+            }
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

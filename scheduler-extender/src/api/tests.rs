@@ -135,8 +135,8 @@ fn values_are_checked_as_the_api_server_does() {
 }
 
 #[test]
-fn a_null_is_an_absent_field() {
-    check(BUDGET, "'12.50'", "null", "spec.amount: is required");
+fn a_null_is_replaced_by_the_default_or_refused() {
+    check(BUDGET, "'12.50'", "null", "spec.amount: \"null\" is not allowed: must be of type string");
     assert_eq!(read(&BUDGET.replace("Day", "Day, timeZone: null")), Ok(()));
 }
 

@@ -112,7 +112,7 @@ pub struct AciSpec {
     validation = Rule::new("self.region == oldSelf.region")
         .message("region cannot be changed, because what runs there would be lost from sight: create another VirtualNode")
         .field_path(".region").reason(Reason::FieldValueForbidden),
-    validation = Rule::new("self.namespace == oldSelf.namespace")
+    validation = Rule::new("self.__namespace__ == oldSelf.__namespace__")
         .message("namespace cannot be changed, because what runs there would be lost from sight: create another VirtualNode")
         .field_path(".namespace").reason(Reason::FieldValueForbidden)
 )]
