@@ -94,12 +94,12 @@ pub fn decide(snapshot: &Snapshot<'_>, policy: &BurstPolicy, workload: &Workload
     if policy.stop != StopPolicy::None {
         return settled(Outcome::Dedicated, Reason::Held);
     }
-    let run = expected_run(policy, workload);
+    let question = Question { snapshot, policy, workload, room, run: expected_run(policy, workload), now };
     let mut walk = Walk { verdicts: Vec::with_capacity(policy.tiers.len()), again: None, last: Reason::NoBackend };
     for tier in &policy.tiers {
         let step = match tier {
-            Tier::Dedicated(tier) => walk.dedicated(snapshot, policy, tier, workload, room, run, now),
-            Tier::Serverless(tier) => walk.serverless(snapshot, policy, tier, workload, room, run, now),
+            Tier::Dedicated(tier) => walk.dedicated(&question, tier),
+            Tier::Serverless(tier) => walk.serverless(&question, tier),
         };
         if let Some((outcome, reason)) = step {
             return Decision { outcome, explanation: Explanation { reason, tiers: walk.verdicts } };
@@ -121,6 +121,16 @@ fn settled(outcome: Outcome, reason: Reason) -> Decision {
     Decision { outcome, explanation: Explanation { reason, tiers: vec![] } }
 }
 
+/// What is asked, with the run time worked out.
+struct Question<'a> {
+    snapshot: &'a Snapshot<'a>,
+    policy: &'a BurstPolicy,
+    workload: &'a Workload,
+    room: Room,
+    run: Duration,
+    now: Timestamp,
+}
+
 /// The walk over the tiers: what was said so far, and when a closed tier opens.
 struct Walk {
     verdicts: Vec<TierVerdict>,
@@ -130,24 +140,16 @@ struct Walk {
 
 type Step = Option<(Outcome, Reason)>;
 
+// === impl Walk ===
+
 impl Walk {
-    #[expect(clippy::too_many_arguments, reason = "the branch of one tier kind, called from one place")]
-    fn dedicated(
-        &mut self,
-        snapshot: &Snapshot<'_>,
-        policy: &BurstPolicy,
-        tier: &DedicatedTier,
-        workload: &Workload,
-        room: Room,
-        run: Duration,
-        now: Timestamp,
-    ) -> Step {
-        if room != Room::Some {
+    fn dedicated(&mut self, question: &Question<'_>, tier: &DedicatedTier) -> Step {
+        if question.room != Room::Some {
             self.note(&tier.name, Reason::NoRoom, vec![]);
             return None;
         }
-        let price = dedicated_price(tier, workload, run);
-        if price > Money::ZERO && self.cheaper_elsewhere(snapshot, policy, workload, price, run, now) {
+        let price = question.dedicated_price(tier);
+        if price > Money::ZERO && question.is_cheaper_elsewhere(price) {
             self.note(&tier.name, Reason::DearerThanBursting, vec![]);
             return None;
         }
@@ -155,27 +157,17 @@ impl Walk {
         Some((Outcome::Dedicated, Reason::HasRoom))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the branch of one tier kind, called from one place")]
-    fn serverless(
-        &mut self,
-        snapshot: &Snapshot<'_>,
-        policy: &BurstPolicy,
-        tier: &ServerlessTier,
-        workload: &Workload,
-        room: Room,
-        run: Duration,
-        now: Timestamp,
-    ) -> Step {
+    fn serverless(&mut self, question: &Question<'_>, tier: &ServerlessTier) -> Step {
         let after_dedicated = self.verdicts.iter().any(|verdict| verdict.reason == Reason::NoRoom);
-        let candidates = candidates(snapshot, policy, tier, workload, run);
+        let candidates = question.candidates(tier);
         let best = cheapest(&candidates);
-        let opens = match room {
-            Room::NoneSince(since) => opens(policy, tier, workload, best, since, run),
+        let opens = match question.room {
+            Room::NoneSince(since) => question.opens(tier, best, since),
             // Nothing is waited for where dedicated nodes are not wanted first.
-            Room::Some if policy.serverless_first() => now,
-            Room::Some => opens(policy, tier, workload, best, now, run),
+            Room::Some if question.policy.serverless_first() => question.now,
+            Room::Some => question.opens(tier, best, question.now),
         };
-        if opens > now {
+        if opens > question.now {
             self.note(&tier.name, Reason::TierNotOpen, candidates);
             self.again = Some(self.again.map_or(opens, |soonest| soonest.min(opens)));
             return None;
@@ -185,7 +177,7 @@ impl Walk {
             self.note(&tier.name, reason, candidates);
             return None;
         };
-        let reason = match (room, after_dedicated, policy.serverless_first()) {
+        let reason = match (question.room, after_dedicated, question.policy.serverless_first()) {
             (Room::NoneSince(_), true, _) => Reason::NoRoom,
             (_, _, true) => Reason::ServerlessFirst,
             _ => Reason::CheaperThanDedicated,
@@ -198,50 +190,84 @@ impl Walk {
         self.last = reason.clone();
         self.verdicts.push(TierVerdict { tier: tier.clone(), reason, candidates });
     }
+}
 
+// === impl Question ===
+
+impl Question<'_> {
     /// Whether some serverless tier would take the pod now for less than `price`, its waiting and its risk included.
-    fn cheaper_elsewhere(
-        &self,
-        snapshot: &Snapshot<'_>,
-        policy: &BurstPolicy,
-        workload: &Workload,
-        price: Money,
-        run: Duration,
-        now: Timestamp,
-    ) -> bool {
-        policy.serverless().any(|(_, tier)| {
-            let candidates = candidates(snapshot, policy, tier, workload, run);
+    fn is_cheaper_elsewhere(&self, price: Money) -> bool {
+        self.policy.serverless().any(|(_, tier)| {
+            let candidates = self.candidates(tier);
             let best = cheapest(&candidates);
-            let open = opens(policy, tier, workload, best, now, run) <= now;
-            open && best.is_some_and(|(_, quote)| quote.total() < price)
+            self.opens(tier, best, self.now) <= self.now && best.is_some_and(|(_, quote)| quote.total() < price)
         })
     }
-}
 
-/// What the pod costs on a dedicated node, at the tier's marginal price.
-fn dedicated_price(tier: &DedicatedTier, workload: &Workload, run: Duration) -> Money {
-    let mebibytes_per_gib = 1024;
-    let thousandths_of_gib =
-        i64::try_from(i128::from(workload.requests.memory_bytes) * 1000 / (mebibytes_per_gib << 20)).unwrap_or(i64::MAX);
-    tier.vcpu.price(workload.requests.cpu_millis, millis(run)).saturating_add(tier.gib.price(thousandths_of_gib, millis(run)))
-}
+    /// What the pod costs on a dedicated node, at the tier's marginal price.
+    fn dedicated_price(&self, tier: &DedicatedTier) -> Money {
+        let requests = &self.workload.requests;
+        let thousandths_of_gib = i64::try_from(i128::from(requests.memory_bytes) * 1000 / (1 << 30)).unwrap_or(i64::MAX);
+        let run = millis(self.run);
+        tier.vcpu.price(requests.cpu_millis, run).saturating_add(tier.gib.price(thousandths_of_gib, run))
+    }
 
-/// When a tier opens for a pod that dedicated nodes have had no room for since then.
-fn opens(
-    policy: &BurstPolicy,
-    tier: &ServerlessTier,
-    workload: &Workload,
-    best: Option<(&Arc<str>, &Quote)>,
-    since: Timestamp,
-    run: Duration,
-) -> Timestamp {
-    match tier.after {
-        After::Fixed(duration) => since + duration,
-        After::Auto => {
-            let Some((_, quote)) = best else { return since };
-            let saved = policy.dedicated().map_or(Money::ZERO, |tier| dedicated_price(tier, workload, run));
-            since + break_even(quote.bill.saturating_sub(saved), policy.waiting_cost)
+    /// When a tier opens for a pod that dedicated nodes have had no room for since then.
+    fn opens(&self, tier: &ServerlessTier, best: Option<(&Arc<str>, &Quote)>, since: Timestamp) -> Timestamp {
+        match tier.after {
+            After::Fixed(duration) => since + duration,
+            After::Auto => {
+                let Some((_, quote)) = best else { return since };
+                let saved = self.policy.dedicated().map_or(Money::ZERO, |tier| self.dedicated_price(tier));
+                since + break_even(quote.bill.saturating_sub(saved), self.policy.waiting_cost)
+            }
         }
+    }
+
+    /// One verdict per backend of a tier.
+    fn candidates(&self, tier: &ServerlessTier) -> Vec<Candidate> {
+        let used = self.snapshot.backends.tier_usage(&self.policy.name, &tier.name);
+        let verdict = |name: &Arc<str>| {
+            let backend = self.snapshot.backends.get(name).ok_or(Reason::UnknownVirtualNode)?;
+            let quote = self.offer(backend, tier)?;
+            if !tier.limits.allow(&used, &quote.shape.usage()) {
+                return Err(Reason::TierLimit);
+            }
+            self.afford(quote.bill)?;
+            Ok(quote)
+        };
+        tier.virtual_nodes.iter().map(|name| Candidate { virtual_node: name.clone(), verdict: verdict(name) }).collect()
+    }
+
+    /// What a backend would take the pod for, budgets and tier limits aside.
+    fn offer(&self, backend: &Backend, tier: &ServerlessTier) -> Result<Quote, Reason> {
+        let node = &*backend.node;
+        if node.capacity_type == CapacityType::Spot && !tier.spot {
+            return Err(Reason::SpotNotAllowed);
+        }
+        if let Some(refusal) = capability::refusal(self.workload, node) {
+            return Err(Reason::Infeasible(refusal));
+        }
+        if let Some(closed) = node.closed {
+            return Err(Reason::Closed(closed));
+        }
+        let quote = quote(self.workload, node, self.run, self.policy.waiting_cost).map_err(Reason::NoQuote)?;
+        let more: Usage = quote.shape.usage();
+        if !node.limits.allow(&backend.usage, &more) {
+            return Err(Reason::VirtualNodeLimit);
+        }
+        if !node.quota.allow(&backend.usage, &more) {
+            return Err(Reason::QuotaExhausted);
+        }
+        Ok(quote)
+    }
+
+    fn afford(&self, bill: Money) -> Result<(), Reason> {
+        let namespace = self.snapshot.namespace(&self.workload.namespace);
+        self.snapshot.books.affords(&self.policy.name, namespace, bill).map_err(|shortfall| match shortfall {
+            Shortfall::Limit { budget, .. } => Reason::BudgetExceeded(budget),
+            Shortfall::Authorization { budget, .. } => Reason::BudgetNotYetAuthorized(budget),
+        })
     }
 }
 
@@ -257,63 +283,6 @@ fn break_even(premium: Money, waiting_cost: Rate) -> Duration {
     }
     let millis = i128::from(premium.nanos()) * 3_600_000 / hourly;
     Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).min(Duration::from_secs(100 * 365 * 86_400))
-}
-
-/// One verdict per backend of a tier.
-fn candidates(
-    snapshot: &Snapshot<'_>,
-    policy: &BurstPolicy,
-    tier: &ServerlessTier,
-    workload: &Workload,
-    run: Duration,
-) -> Vec<Candidate> {
-    let used = snapshot.backends.tier_usage(&policy.name, &tier.name);
-    let verdict = |name: &Arc<str>| {
-        let backend = snapshot.backends.get(name).ok_or(Reason::UnknownVirtualNode)?;
-        let quote = offer(backend, tier, workload, run, policy.waiting_cost)?;
-        if !tier.limits.allow(&used, &quote.shape.usage()) {
-            return Err(Reason::TierLimit);
-        }
-        afford(snapshot, policy, workload, quote.bill)?;
-        Ok(quote)
-    };
-    tier.virtual_nodes.iter().map(|name| Candidate { virtual_node: name.clone(), verdict: verdict(name) }).collect()
-}
-
-/// What a backend would take the pod for, budgets and tier limits aside.
-fn offer(
-    backend: &Backend,
-    tier: &ServerlessTier,
-    workload: &Workload,
-    run: Duration,
-    waiting_cost: Rate,
-) -> Result<Quote, Reason> {
-    let node = &*backend.node;
-    if node.capacity_type == CapacityType::Spot && !tier.spot {
-        return Err(Reason::SpotNotAllowed);
-    }
-    if let Some(refusal) = capability::refusal(workload, node) {
-        return Err(Reason::Infeasible(refusal));
-    }
-    if let Some(closed) = node.closed {
-        return Err(Reason::Closed(closed));
-    }
-    let quote = quote(workload, node, run, waiting_cost).map_err(Reason::NoQuote)?;
-    let more: Usage = quote.shape.usage();
-    if !node.limits.allow(&backend.usage, &more) {
-        return Err(Reason::VirtualNodeLimit);
-    }
-    if !node.quota.allow(&backend.usage, &more) {
-        return Err(Reason::QuotaExhausted);
-    }
-    Ok(quote)
-}
-
-fn afford(snapshot: &Snapshot<'_>, policy: &BurstPolicy, workload: &Workload, bill: Money) -> Result<(), Reason> {
-    snapshot.books.affords(&policy.name, snapshot.namespace(&workload.namespace), bill).map_err(|shortfall| match shortfall {
-        Shortfall::Limit { budget, .. } => Reason::BudgetExceeded(budget),
-        Shortfall::Authorization { budget, .. } => Reason::BudgetNotYetAuthorized(budget),
-    })
 }
 
 /// The cheapest candidate all in all; of equals the first by name, so that the order of the list decides nothing.
