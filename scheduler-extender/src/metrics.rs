@@ -14,13 +14,14 @@
 //! installation has dollars, and a series called `_dollars` that counts euros would be a lie that dashboards repeat. The
 //! number is whole units of that currency; rates are per hour, the unit of every price list.
 
+mod extender;
 mod labels;
 mod mirror;
 mod spend;
 #[cfg(test)]
 mod tests;
 
-pub use labels::{BindingOutcome, BudgetAction, CallOutcome, NONE, NodeForm, OTHER, Outcome, Phase, ReloadOutcome, Verb};
+pub use labels::{BindingOutcome, BudgetAction, NONE, OTHER, Outcome, Phase};
 pub use mirror::{BackendState, BudgetState, Burn, Gauges, Pods, PolicyState, PriceState};
 pub use spend::Spender;
 
@@ -44,6 +45,9 @@ const PENDING_BUCKETS: &[f64] = &[0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5,
 
 /// 1 s, an allocation on a node that has the image, to 20 min, when every start deadline has passed.
 const STARTUP_BUCKETS: &[f64] = &[1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0];
+
+/// The word for a decision that no scheduler asked for, beside the extender's verbs.
+const CHOOSE: &str = "choose";
 
 /// How many names of each kind have series of their own. The rest is [`OTHER`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +101,7 @@ pub struct Metrics {
     budget_blocked: IntCounterVec,
     backend_errors: IntCounterVec,
     extender_requests: IntCounterVec,
+    connections_refused: IntCounterVec,
     tls_reloads: IntCounterVec,
     match_condition_errors: IntCounterVec,
     spend: Arc<Spend>,
@@ -170,8 +175,13 @@ impl Metrics {
             )?,
             extender_requests: series.counter(
                 "spillway_extender_requests_total",
-                "Calls of kube-scheduler, by verb, form of the nodes and how they ended.",
-                &["verb", "node_form", "outcome"],
+                "Calls of kube-scheduler, by verb, whether only names of nodes came (cache) or whole nodes (nocache), and how they ended.",
+                &["verb", "mode", "outcome"],
+            )?,
+            connections_refused: series.counter(
+                "spillway_extender_connections_refused_total",
+                "Connections to the extender that ended before a request, by why.",
+                &["reason"],
             )?,
             tls_reloads: series.counter(
                 "spillway_tls_reloads_total",
@@ -198,19 +208,8 @@ impl Metrics {
         for outcome in BindingOutcome::ALL {
             self.bindings.with_label_values(&[outcome.label()]);
         }
-        for outcome in ReloadOutcome::ALL {
-            self.tls_reloads.with_label_values(&[outcome.label()]);
-        }
-        for verb in Verb::ALL {
-            self.decision_duration.with_label_values(&[verb.label()]);
-        }
-        for verb in [Verb::Filter, Verb::Prioritize, Verb::Preempt] {
-            for form in NodeForm::ALL {
-                for outcome in CallOutcome::ALL {
-                    self.extender_requests.with_label_values(&[verb.label(), form.label(), outcome.label()]);
-                }
-            }
-        }
+        self.decision_duration.with_label_values(&[CHOOSE]);
+        self.open_extender_series();
     }
 
     /// A decision, when it is made or changes.
@@ -228,9 +227,9 @@ impl Metrics {
         self.decisions.with_label_values(&labels).inc();
     }
 
-    /// How long an answer took.
-    pub fn decision_took(&self, verb: Verb, took: Duration) {
-        self.decision_duration.with_label_values(&[verb.label()]).observe(took.as_secs_f64());
+    /// How long the engine took for one pending pod. The extender's calls are measured by its server.
+    pub fn chose(&self, took: Duration) {
+        self.decision_duration.with_label_values(&[CHOOSE]).observe(took.as_secs_f64());
     }
 
     /// A selected pod is bound to a dedicated node, which its scheduler did.
@@ -280,16 +279,6 @@ impl Metrics {
     /// A call to a provider failed; `code` is the stable label of the kind of error.
     pub fn backend_error(&self, provider: Provider, node: &str, code: &'static str) {
         self.backend_errors.with_label_values(&[provider.label(), self.nodes.admit(node), code]).inc();
-    }
-
-    /// A call of kube-scheduler was answered.
-    pub fn extender_request(&self, verb: Verb, form: NodeForm, outcome: CallOutcome) {
-        self.extender_requests.with_label_values(&[verb.label(), form.label(), outcome.label()]).inc();
-    }
-
-    /// A renewed certificate was read.
-    pub fn tls_reloaded(&self, outcome: ReloadOutcome) {
-        self.tls_reloads.with_label_values(&[outcome.label()]).inc();
     }
 
     /// A policy's matchConditions could not be evaluated for a pod.

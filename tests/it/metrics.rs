@@ -5,13 +5,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::burst_policy::Mode;
+use policy::burst_policy;
 use policy::virtual_node::{CapacityType, Provider};
 use policy::{Money, Rate};
 use scheduler_extender::admin::{self, Admin, Readiness};
+use scheduler_extender::extender::observer::{Call, CertificateEvent, ConnectionRefusal, Observer};
+use scheduler_extender::extender::protocol;
+use scheduler_extender::extender::wire::Mode;
 use scheduler_extender::metrics::{
-    BackendState, BindingOutcome, BudgetAction, BudgetState, Burn, CallOutcome, Decided, Gauges, Limits, Metrics, NodeForm,
-    Outcome, Phase, Pods, PolicyState, PriceState, ReloadOutcome, Spender, Verb,
+    BackendState, BindingOutcome, BudgetAction, BudgetState, Burn, Decided, Gauges, Limits, Metrics, Outcome, Phase, Pods,
+    PolicyState, PriceState, Spender,
 };
 use tokio::net::TcpListener;
 use world::control_plane::program;
@@ -57,18 +60,27 @@ pub(crate) fn live(metrics: &Metrics, tick: u64) {
     metrics.binding(BindingOutcome::Conflict);
     metrics.budget_blocked("media-monthly", BudgetAction::DedicatedOnly);
     metrics.match_condition_error("image-processing");
-    metrics.tls_reloaded(ReloadOutcome::Loaded);
-    for verb in [Verb::Filter, Verb::Prioritize, Verb::Preempt] {
-        metrics.extender_request(verb, NodeForm::Names, CallOutcome::Answered);
-        metrics.decision_took(verb, Duration::from_micros(180));
+    metrics.certificate(CertificateEvent::Reloaded);
+    metrics.connection_refused(ConnectionRefusal::Handshake);
+    for verb in protocol::Verb::ALL {
+        metrics.called(&Call {
+            verb,
+            outcome: protocol::Outcome::Answered,
+            mode: Some(Mode::Cache),
+            took: Duration::from_micros(180),
+            request_bytes: 4000,
+            response_bytes: 2000,
+            candidates: 100,
+            offered: 3,
+        });
     }
-    metrics.decision_took(Verb::Choose, Duration::from_micros(8));
+    metrics.chose(Duration::from_micros(8));
     metrics.publish(&state(tick, &backends));
 }
 
 fn decided(outcome: Outcome, provider: Option<Provider>, reason: &'static str) -> Decided<'static> {
     let tier = provider.map(|_| "serverless");
-    Decided { policy: "image-processing", namespace: "media", tier, provider, outcome, reason, mode: Mode::Enforce }
+    Decided { policy: "image-processing", namespace: "media", tier, provider, outcome, reason, mode: burst_policy::Mode::Enforce }
 }
 
 fn cents(cents: u64) -> Money {

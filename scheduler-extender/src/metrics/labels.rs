@@ -34,20 +34,6 @@ macro_rules! words {
 }
 
 words! {
-    /// Which question was answered.
-    Verb {
-        /// kube-scheduler asks which nodes fit.
-        Filter = "filter",
-        /// kube-scheduler asks for scores.
-        Prioritize = "prioritize",
-        /// kube-scheduler asks whether victims may go.
-        Preempt = "preempt",
-        /// The committer asks where a pending pod should go.
-        Choose = "choose",
-    }
-}
-
-words! {
     /// What a decision says. The same three words as the engine's.
     Outcome {
         /// Left to its scheduler.
@@ -92,40 +78,6 @@ words! {
         DedicatedOnly = "dedicated_only",
         /// Burst all the same, with a warning.
         Warn = "warn",
-    }
-}
-
-words! {
-    /// In which form kube-scheduler sent the nodes.
-    NodeForm {
-        /// Names only (`nodeCacheCapable: true`): the form to configure.
-        Names = "names",
-        /// Whole Node objects: three hundred times dearer per node.
-        Objects = "objects",
-    }
-}
-
-words! {
-    /// How an extender call ended.
-    CallOutcome {
-        /// Answered by the engine.
-        Answered = "answered",
-        /// The body was no valid request.
-        Malformed = "malformed",
-        /// The body was larger than the limit.
-        TooLarge = "too_large",
-        /// A fault on our side: every node was let through, so that the pod is not held up.
-        FailedOpen = "failed_open",
-    }
-}
-
-words! {
-    /// How reading a renewed certificate ended.
-    ReloadOutcome {
-        /// The new certificate serves.
-        Loaded = "loaded",
-        /// It could not be used; the old one goes on serving.
-        Failed = "failed",
     }
 }
 
