@@ -2,4 +2,5 @@
 mod architecture;
 mod control_plane;
 mod dashboards;
+mod extender_protocol;
 mod metrics;

@@ -11,10 +11,9 @@ pub use pod::{
     Affinity, Container, NodeAffinity, NodeRequirement, NodeTerm, OwnerReference, PodAffinity, PodView, Resources, Spread,
     Toleration,
 };
-pub use request::{FilterRequest, Invalid, Mode, NodeVictims, Offered, PreemptRequest};
+pub use request::{FilterRequest, Invalid, Mode, NodeVictims, Offered, PreemptRequest, decode_filter, decode_preempt};
 pub use text::{Entries, Text};
 
-pub(super) use request::{decode_filter, decode_preempt};
 pub(super) use text::write_escaped;
 
 /// The largest Pod that is read. The API server stores at most about 1.5 MiB of it in a denser encoding.

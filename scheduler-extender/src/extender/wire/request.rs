@@ -20,16 +20,6 @@ pub enum Mode {
     NoCache,
 }
 
-impl Mode {
-    /// Stable label for metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Mode::Cache => "cache",
-            Mode::NoCache => "nocache",
-        }
-    }
-}
-
 /// Why a request could not be read. The text goes to kube-scheduler in the answer's `Error`.
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
@@ -123,7 +113,7 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Invalid> {
 }
 
 /// Reads a `filter` or `prioritize` request.
-pub(in crate::extender) fn decode_filter(body: &[u8]) -> Result<FilterRequest<'_>, Invalid> {
+pub fn decode_filter(body: &[u8]) -> Result<FilterRequest<'_>, Invalid> {
     let Args { pod, nodes, node_names } = parse(body)?;
     let offered = match (node_names, nodes) {
         (Some(Names(names)), None) => Offered { names, bodies: None },
@@ -135,7 +125,7 @@ pub(in crate::extender) fn decode_filter(body: &[u8]) -> Result<FilterRequest<'_
 }
 
 /// Reads a `preempt` request.
-pub(in crate::extender) fn decode_preempt(body: &[u8]) -> Result<PreemptRequest<'_>, Invalid> {
+pub fn decode_preempt(body: &[u8]) -> Result<PreemptRequest<'_>, Invalid> {
     let PreemptArgs { pod, victims, meta_victims } = parse(body)?;
     let (nodes, mode): (Vec<NodeVictims<'_>>, Mode) = match (meta_victims, victims) {
         (Some(ByNode(nodes)), None) => (nodes.into_iter().filter_map(MetaVictims::on).collect(), Mode::Cache),

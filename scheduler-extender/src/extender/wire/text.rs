@@ -138,6 +138,12 @@ impl<'a> Entries<'a> {
     }
 }
 
+impl<'a> FromIterator<(&'a str, &'a str)> for Entries<'a> {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(entries: I) -> Entries<'a> {
+        Entries(entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
 impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries<'a>, D::Error> {
         deserializer.deserialize_any(EntriesVisitor { prefix: "" })
