@@ -137,7 +137,7 @@ async fn a_body_at_the_limit_is_read() {
 
 #[tokio::test]
 async fn a_body_that_does_not_arrive_is_given_up() {
-    let extender = start(Settings { body_timeout: Duration::from_millis(100), ..quick() }).await;
+    let extender = start(Settings { body_timeout: Duration::from_millis(500), ..quick() }).await;
     let mut connection = Connection::open(&extender).await;
     let answer = connection.send("POST /v1/filter HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{\"Pod\":").await;
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
@@ -162,11 +162,11 @@ fn the_idle_timeout_is_over_90_seconds() {
 
 #[tokio::test]
 async fn idle_and_silent_connections_end_after_the_timeout_and_not_before() {
-    let extender = start(Settings { idle_timeout: Duration::from_millis(600), ..quick() }).await;
+    let extender = start(Settings { idle_timeout: Duration::from_secs(2), ..quick() }).await;
     let mut silent = Connection::open(&extender).await;
     let mut idle = Connection::open(&extender).await;
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
         assert_eq!(idle.post("/v1/filter", &filter(&["a"])).await.status, 200, "a connection in use stays");
     }
     assert!(silent.closed().await && idle.closed().await);

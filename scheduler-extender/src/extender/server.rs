@@ -183,7 +183,6 @@ struct Shared {
 }
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let started = Instant::now();
     let Some(verb) = shared.verb(request.uri().path()) else {
         return text(StatusCode::NOT_FOUND, "spillway extender: filter, prioritize and preempt are served here\n");
     };
@@ -194,6 +193,7 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
     let version = request.version();
     let received = receive(&shared, request).await;
+    let started = Instant::now();
     let request_bytes = received.as_ref().map_or(0, |received| received.body.len());
     let answer = shared.answer(verb, received);
     shared.warn_about_mode(answer.mode);

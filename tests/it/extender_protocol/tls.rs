@@ -51,20 +51,20 @@ impl Setup {
         Setup { server, clients, directory, extender }
     }
 
-    /// A client that trusts `server` and shows a certificate of `identity`.
-    fn client(&self, server: &Authority, identity: Option<&Authority>) -> Client {
-        let trusted = Certificate::from_pem(server.pem().as_bytes()).unwrap();
-        let builder = Client::builder().no_proxy().timeout(Duration::from_secs(30)).tls_certs_only([trusted]);
-        let builder = match identity.map(issue) {
-            Some((certificate, key)) => builder.identity(Identity::from_pem(format!("{certificate}{key}").as_bytes()).unwrap()),
-            None => builder,
-        };
-        builder.build().unwrap()
-    }
-
     async fn filter(&self, client: &Client) -> Result<reqwest::Response, reqwest::Error> {
         client.post(format!("https://{}/filter", self.extender.address)).body(filter(&["a"])).send().await
     }
+}
+
+/// A client that trusts `server` and shows a certificate of `identity`.
+fn client(server: &Authority, identity: Option<&Authority>) -> Client {
+    let trusted = Certificate::from_pem(server.pem().as_bytes()).unwrap();
+    let builder = Client::builder().no_proxy().timeout(Duration::from_secs(30)).tls_certs_only([trusted]);
+    let builder = match identity.map(issue) {
+        Some((certificate, key)) => builder.identity(Identity::from_pem(format!("{certificate}{key}").as_bytes()).unwrap()),
+        None => builder,
+    };
+    builder.build().unwrap()
 }
 
 fn write(directory: &TempDir, (certificate, key): &(String, String)) {
@@ -75,7 +75,7 @@ fn write(directory: &TempDir, (certificate, key): &(String, String)) {
 #[tokio::test]
 async fn http2_is_negotiated_and_the_length_is_set() {
     let setup = Setup::new(true).await;
-    let client = setup.client(&setup.server, Some(&setup.clients));
+    let client = client(&setup.server, Some(&setup.clients));
     let response = setup.filter(&client).await.unwrap();
     assert_eq!((response.version(), response.status().as_u16()), (Version::HTTP_2, 200));
     let length = response.headers()["content-length"].to_str().unwrap().parse::<usize>().unwrap();
@@ -88,36 +88,36 @@ async fn http2_is_negotiated_and_the_length_is_set() {
 async fn only_clients_of_the_configured_authority_are_let_in() {
     let setup = Setup::new(true).await;
     let stranger = authority();
-    assert!(setup.filter(&setup.client(&setup.server, None)).await.is_err(), "no certificate");
-    assert!(setup.filter(&setup.client(&setup.server, Some(&stranger))).await.is_err(), "a certificate of somebody else");
-    assert!(setup.filter(&setup.client(&setup.server, Some(&setup.server))).await.is_err(), "one of the server's own authority");
+    assert!(setup.filter(&client(&setup.server, None)).await.is_err(), "no certificate");
+    assert!(setup.filter(&client(&setup.server, Some(&stranger))).await.is_err(), "a certificate of somebody else");
+    assert!(setup.filter(&client(&setup.server, Some(&setup.server))).await.is_err(), "one of the server's own authority");
     let mut plain = Connection::open(&setup.extender).await;
     assert!(!plain.post_or_closed("/filter", &filter(&["a"])).await, "plain text");
     eventually(async || setup.extender.observer.refusals().len() >= 4).await;
     assert!(setup.extender.observer.refusals().iter().all(|why| *why == ConnectionRefusal::Handshake));
     assert!(setup.extender.observer.calls().is_empty(), "no call came through");
-    assert!(setup.filter(&setup.client(&setup.server, Some(&setup.clients))).await.is_ok());
+    assert!(setup.filter(&client(&setup.server, Some(&setup.clients))).await.is_ok());
 }
 
 #[tokio::test]
 async fn without_a_client_authority_everybody_is_let_in() {
     let setup = Setup::new(false).await;
-    assert_eq!(setup.filter(&setup.client(&setup.server, None)).await.unwrap().status(), 200);
+    assert_eq!(setup.filter(&client(&setup.server, None)).await.unwrap().status(), 200);
 }
 
 #[tokio::test]
 async fn a_new_certificate_is_used_without_a_restart() {
     let setup = Setup::new(true).await;
-    let old = setup.client(&setup.server, Some(&setup.clients));
+    let old = client(&setup.server, Some(&setup.clients));
     assert!(setup.filter(&old).await.is_ok());
 
     let renewed = authority();
-    let trusts_renewed = setup.client(&renewed, Some(&setup.clients));
+    let trusts_renewed = client(&renewed, Some(&setup.clients));
     assert!(setup.filter(&trusts_renewed).await.is_err(), "not yet");
     write(&setup.directory, &issue(&renewed));
-    eventually(async || setup.filter(&setup.client(&renewed, Some(&setup.clients))).await.is_ok()).await;
+    eventually(async || setup.filter(&client(&renewed, Some(&setup.clients))).await.is_ok()).await;
     assert_eq!(setup.extender.observer.certificates().last(), Some(&CertificateEvent::Reloaded));
-    assert!(setup.filter(&setup.client(&setup.server, Some(&setup.clients))).await.is_err(), "the old one is gone");
+    assert!(setup.filter(&client(&setup.server, Some(&setup.clients))).await.is_err(), "the old one is gone");
     assert!(setup.filter(&old).await.is_ok(), "established connections go on");
 }
 
@@ -126,7 +126,7 @@ async fn a_bad_certificate_is_said_and_the_last_good_one_stays() {
     let setup = Setup::new(true).await;
     std::fs::write(setup.directory.path().join("tls.crt"), "garbage").unwrap();
     eventually(async || setup.extender.observer.certificates() == [CertificateEvent::Rejected]).await;
-    assert!(setup.filter(&setup.client(&setup.server, Some(&setup.clients))).await.is_ok());
+    assert!(setup.filter(&client(&setup.server, Some(&setup.clients))).await.is_ok());
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(setup.extender.observer.certificates(), [CertificateEvent::Rejected], "said once, not at every look");
     write(&setup.directory, &issue(&setup.server));
@@ -138,14 +138,14 @@ async fn a_new_client_authority_is_used_without_a_restart() {
     let setup = Setup::new(true).await;
     let renewed = authority();
     std::fs::write(setup.directory.path().join("ca.crt"), renewed.pem()).unwrap();
-    eventually(async || setup.filter(&setup.client(&setup.server, Some(&renewed))).await.is_ok()).await;
-    assert!(setup.filter(&setup.client(&setup.server, Some(&setup.clients))).await.is_err());
+    eventually(async || setup.filter(&client(&setup.server, Some(&renewed))).await.is_ok()).await;
+    assert!(setup.filter(&client(&setup.server, Some(&setup.clients))).await.is_err());
 }
 
 #[tokio::test]
 async fn draining_over_http2_answers_503() {
     let setup = Setup::new(true).await;
-    let client = setup.client(&setup.server, Some(&setup.clients));
+    let client = client(&setup.server, Some(&setup.clients));
     assert_eq!(setup.filter(&client).await.unwrap().status(), 200);
     setup.extender.tell(Phase::Draining);
     let response = setup.filter(&client).await.unwrap();
