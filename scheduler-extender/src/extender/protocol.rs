@@ -33,10 +33,10 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// All verbs.
+    /// All verbs, for metrics that start at zero.
     pub const ALL: [Verb; 3] = [Verb::Filter, Verb::Prioritize, Verb::Preempt];
 
-    /// The verb as it stands in the path.
+    /// The verb as it stands in the path and in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Verb::Filter => "filter",
@@ -61,6 +61,24 @@ pub enum Outcome {
     Incomplete,
     /// The replica is draining and said so.
     Draining,
+}
+
+impl Outcome {
+    /// All outcomes, for metrics that start at zero.
+    pub const ALL: [Outcome; 6] =
+        [Outcome::Answered, Outcome::FailedOpen, Outcome::Invalid, Outcome::TooLarge, Outcome::Incomplete, Outcome::Draining];
+
+    /// Stable label for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Outcome::Answered => "answered",
+            Outcome::FailedOpen => "failed_open",
+            Outcome::Invalid => "invalid",
+            Outcome::TooLarge => "too_large",
+            Outcome::Incomplete => "incomplete",
+            Outcome::Draining => "draining",
+        }
+    }
 }
 
 /// An answer and what there is to count about it.

@@ -20,6 +20,16 @@ pub enum Mode {
     NoCache,
 }
 
+impl Mode {
+    /// Stable label for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Mode::Cache => "cache",
+            Mode::NoCache => "nocache",
+        }
+    }
+}
+
 /// Why a request could not be read. The text goes to kube-scheduler in the answer's `Error`.
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
