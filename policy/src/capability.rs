@@ -94,7 +94,7 @@ const TABLE: [Row; 42] = [
     row(Feature::DroppedCapabilities,    [Y,                   Y,                   Y,     Y], "dropped Linux capabilities"),
     row(Feature::RunAsUser,              [Y,                   Y,                   Y,     Y], "runAsUser or runAsGroup"),
     row(Feature::ReadOnlyRootFilesystem, [N,                   Y,                   Y,     Y], "a read-only root file system"),
-    row(Feature::FsGroup,                [N,                   N,                   N,     Y], "fsGroup"),
+    row(Feature::FsGroup,                [N,                   N,                   N,     Y], "fsGroup or supplementalGroups"),
     row(Feature::SeLinux,                [N,                   N,                   N,     Y], "SELinux options"),
     // ECS: systemControls take some and refuse the others.
     row(Feature::Sysctls,                [N,                   C,                   Y,     Y], "sysctls"),

@@ -124,7 +124,7 @@ pub enum Feature {
     RunAsUser,
     /// `readOnlyRootFilesystem`.
     ReadOnlyRootFilesystem,
-    /// `fsGroup`.
+    /// `fsGroup` or `supplementalGroups`.
     FsGroup,
     /// SELinux options.
     SeLinux,

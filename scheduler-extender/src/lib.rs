@@ -3,6 +3,8 @@
 pub mod admin;
 pub mod api;
 pub mod crds;
+pub mod duration;
 pub mod expression;
 pub mod extender;
 pub mod metrics;
+pub mod workload;
