@@ -74,9 +74,8 @@ async fn one_control_plane_behaves_like_a_cluster() {
     let started = Instant::now();
     let plane = ControlPlane::builder().second_scheduler(SchedulerOptions::new().named("second")).start().await.unwrap();
     println!("a control plane was ready after {:.1} s", started.elapsed().as_secs_f64());
-    for component in [Component::Etcd, Component::ApiServer, Component::Scheduler, Component::ControllerManager, Component::Kwok]
-    {
-        println!("{}: {} MB", component.name(), resident_megabytes(plane.process_id(component).unwrap()));
+    for component in plane.running() {
+        println!("{}: {} MB", component.name(), plane.resident_bytes(component).unwrap() / 1_000_000);
     }
     a_virtual_node_stays_empty(&plane).await.unwrap();
     each_scheduler_serves_its_own_pods(&plane).await.unwrap();
@@ -292,10 +291,4 @@ fn processes_of(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
     lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).filter(|line| line.contains(&folder)).collect()
-}
-
-fn resident_megabytes(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1000
 }

@@ -1,6 +1,7 @@
 //! The programs of a control plane and the command line of each.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::options::{ControllerOptions, duration};
 use super::ports::PortBlock;
@@ -28,7 +29,11 @@ pub const KWOK_ANNOTATION: &str = "kwok.example/managed";
 /// See [`KWOK_ANNOTATION`].
 pub const KWOK_ANNOTATION_VALUE: &str = "true";
 
-const STAGES: [(&str, &str); 4] = [
+/// What kubelets use; a lease is renewed after a quarter of it.
+pub(super) const NODE_LEASE: Duration = Duration::from_secs(40);
+
+const STAGES: [(&str, &str); 5] = [
+    ("kwok.yaml", include_str!("stages/kwok.yaml")),
     ("node-ready.yaml", include_str!("stages/node-ready.yaml")),
     ("pod-run.yaml", include_str!("stages/pod-run.yaml")),
     ("pod-finish.yaml", include_str!("stages/pod-finish.yaml")),
@@ -127,6 +132,7 @@ pub(super) fn controller_manager(
     folder: &Path,
     ports: &PortBlock,
     options: &ControllerOptions,
+    node_lease: Duration,
 ) -> Vec<String> {
     let ControllerOptions { kube_api_qps, kube_api_burst, controllers, node_monitor_grace_period, concurrent_job_syncs, flags } =
         options;
@@ -142,19 +148,22 @@ pub(super) fn controller_manager(
         format!("--concurrent-job-syncs={concurrent_job_syncs}"),
         "--profiling=false".to_owned(),
     ];
-    arguments.extend(node_monitor_grace_period.map(|grace| format!("--node-monitor-grace-period={}", duration(grace))));
+    // Rarer heartbeats need more patience; at the usual ones the program's default stays.
+    let patience = (node_lease > NODE_LEASE).then_some(node_lease * 2);
+    if let Some(grace) = node_monitor_grace_period.or(patience) {
+        arguments.push(format!("--node-monitor-grace-period={}", duration(grace)));
+    }
     arguments.extend(serving(Component::ControllerManager, folder, ports));
     arguments.extend_from_slice(flags);
     arguments
 }
 
 /// Also writes the stages into the folder, because KWOK reads files only.
-pub(super) fn kwok(kubeconfig: &Path, folder: &Path, ports: &PortBlock) -> std::io::Result<Vec<String>> {
+pub(super) fn kwok(kubeconfig: &Path, folder: &Path, ports: &PortBlock, node_lease: Duration) -> std::io::Result<Vec<String>> {
     let mut arguments = vec![
         format!("--kubeconfig={}", kubeconfig.display()),
         format!("--manage-nodes-with-annotation-selector={KWOK_ANNOTATION}={KWOK_ANNOTATION_VALUE}"),
-        // Renewed after a quarter of it.
-        "--node-lease-duration-seconds=40".to_owned(),
+        format!("--node-lease-duration-seconds={}", node_lease.as_secs()),
         format!("--server-address=127.0.0.1:{}", Component::Kwok.port(ports)),
     ];
     for (name, stage) in STAGES {

@@ -24,6 +24,7 @@ mod options;
 mod ports;
 mod process;
 mod programs;
+mod usage;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ pub use options::{ControllerOptions, ExtenderOptions, ExtenderTls, SchedulerOpti
 pub use programs::program;
 pub use waiting::wait_until;
 
+use component::NODE_LEASE;
 use credentials::Credentials;
 use ports::PortBlock;
 use process::{Process, Watchdog};
@@ -62,6 +64,7 @@ pub struct Builder {
     second_scheduler: Option<SchedulerOptions>,
     controllers: Option<ControllerOptions>,
     kwok: bool,
+    node_lease: Duration,
     api_server_flags: Vec<String>,
 }
 
@@ -103,6 +106,14 @@ impl Builder {
     #[must_use]
     pub fn kwok(self, kwok: bool) -> Builder {
         Builder { kwok, ..self }
+    }
+
+    /// Duration of the leases of KWOK's nodes instead of a kubelet's 40 s. They are renewed after a quarter of it, which at
+    /// thousands of nodes takes a whole core: measurements ask for an hour. The node-lifecycle controller waits for twice
+    /// as long, unless the [`ControllerOptions`] say otherwise.
+    #[must_use]
+    pub fn node_lease(self, node_lease: Duration) -> Builder {
+        Builder { node_lease, ..self }
     }
 
     /// A further command line flag for kube-apiserver.
@@ -155,6 +166,7 @@ impl ControlPlane {
             second_scheduler: None,
             controllers: Some(ControllerOptions::new()),
             kwok: true,
+            node_lease: NODE_LEASE,
             api_server_flags: Vec::new(),
         }
     }
@@ -265,6 +277,12 @@ impl ControlPlane {
         self.processes().get(&component).map(Process::id)
     }
 
+    /// The components that run.
+    #[must_use]
+    pub fn running(&self) -> Vec<Component> {
+        self.processes().keys().copied().collect()
+    }
+
     /// Everything that a component printed so far, over all its restarts.
     #[must_use]
     pub fn log(&self, component: Component) -> String {
@@ -336,9 +354,9 @@ impl ControlPlane {
             Component::ControllerManager => {
                 let options = settings.controllers.context("this control plane was built without controllers")?;
                 let kubeconfig = self.kubeconfig_path(User::ControllerManager);
-                component::controller_manager(&kubeconfig, folder, ports, &options)
+                component::controller_manager(&kubeconfig, folder, ports, &options, settings.node_lease)
             }
-            Component::Kwok => component::kwok(&self.kubeconfig_path(User::Admin), folder, ports)?,
+            Component::Kwok => component::kwok(&self.kubeconfig_path(User::Admin), folder, ports, settings.node_lease)?,
         })
     }
 

@@ -1,0 +1,54 @@
+# The commands of this project. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Every step wants all cores for itself.
+.NOTPARALLEL:
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/spillway
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+.PHONY: help build test components fmt fmt-check lint deny bench demo crds
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the program `spillway` (release)
+	cargo build --release --locked
+
+# Incremental compilation costs disk and time where everything is built once.
+test: export CARGO_INCREMENTAL = 0
+test: fmt-check lint deny components ## Everything that CI checks: style, licences, and all tests with the real components
+	cargo test --workspace --locked
+
+components: ## Build etcd, Kubernetes, KWOK and Prometheus for the tests (once, 10 to 15 minutes on two cores)
+	tests/components/build.sh
+
+fmt: ## Format all code
+	cargo fmt --all
+
+fmt-check:
+	cargo fmt --all --check
+
+lint: ## Clippy and the compiler's warnings, as errors
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+deny: $(CARGO_DENY) ## Check licences, banned and duplicate crates, and their sources
+	$(CARGO_DENY) --workspace --locked check --hide-inclusion-graph bans licenses sources
+	@# The database of advisories is fetched; where it is out of reach that says nothing about this change.
+	$(CARGO_DENY) --workspace --locked check --hide-inclusion-graph advisories || echo "deny: advisories not checked or open, see above"
+
+# Never updated in place: another version has another path.
+$(CARGO_DENY):
+	cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
+
+bench: ## Criterion benchmarks of the hot paths
+	cargo bench -p tests --locked
+
+demo: ## 500 pods burst over three virtual nodes, no cluster needed; ARGS="--output json" and the like are passed on
+	cargo run --release --locked -- demo $(ARGS)
+
+crds: ## Write deploy/crds anew from the Rust types
+	UPDATE=1 cargo test -p scheduler-extender --locked crds
