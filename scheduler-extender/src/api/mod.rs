@@ -56,5 +56,19 @@ pub struct PodResources {
     pub memory: Option<KubernetesQuantity>,
 }
 
+/// Size of one pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSize {
+    /// vCPUs, as a quantity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::cpu")]
+    pub cpu: Option<KubernetesQuantity>,
+    /// Memory, as a quantity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::memory")]
+    pub memory: Option<KubernetesQuantity>,
+}
+
 #[cfg(test)]
 mod tests;

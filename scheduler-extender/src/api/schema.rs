@@ -34,7 +34,7 @@ pub(super) fn rate(_: &mut SchemaGenerator) -> Schema {
 /// A share of a price.
 pub(super) fn percent(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "type": "string", "minLength": 1, "maxLength": 8, "pattern": "^[0-9]{1,3}(\\.[0-9]{1,4})?$",
+        "type": "string", "minLength": 1, "maxLength": 7, "pattern": "^[0-9]{1,3}(\\.[0-9]{1,3})?$",
         "x-kubernetes-validations": [{
             "rule": "double(self) <= 100.0",
             "message": "must be between 0 and 100",
@@ -44,7 +44,7 @@ pub(super) fn percent(_: &mut SchemaGenerator) -> Schema {
 
 /// A count per hour as a decimal.
 pub(super) fn frequency(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "minLength": 1, "maxLength": 12, "pattern": "^[0-9]{1,4}(\\.[0-9]{1,6})?$"})
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 8, "pattern": "^[0-9]{1,4}(\\.[0-9]{1,3})?$"})
 }
 
 /// ISO 4217.

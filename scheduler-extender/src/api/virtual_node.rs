@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::{PodResources, schema};
+use super::{PodResources, PodSize, schema};
 
 mod providers;
 pub use providers::{AciSpec, Architecture, FargateSpec, InMemorySpec, NomadSpec, SecretKeyRef, SecretRef};
@@ -142,6 +142,10 @@ pub struct VirtualNodeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<PodResources>,
 
+    /// The largest pod that can run here, where it differs from what the provider sells by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_pod: Option<PodSize>,
+
     /// Exceptions from the table of what the provider can run, for example after the provider has learned something
     /// new.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -209,7 +213,7 @@ fn free() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CapabilityOverride {
-    /// Label of the rule, as it appears in Events and explanations, for example `arm64`.
+    /// Label of the rule, as it appears in Events and explanations, for example `gpu` or `startupProbe`.
     #[schemars(schema_with = "rule_schema")]
     pub rule: String,
     /// Whether pods that the rule is about can run here.
@@ -275,7 +279,7 @@ fn capabilities_schema(generate: &mut SchemaGenerator) -> Schema {
 }
 
 fn rule_schema(_: &mut SchemaGenerator) -> Schema {
-    schema::string(63, "^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$")
+    schema::string(63, "^[a-z][A-Za-z0-9]*$")
 }
 
 fn minimum_billed_schema(_: &mut SchemaGenerator) -> Schema {

@@ -114,7 +114,7 @@ fn length_and_nesting_are_bounded() {
 #[test]
 fn depth_is_bounded() {
     let around = |open: &str, inner: &str, close: &str, times: usize| open.repeat(times) + inner + &close.repeat(times);
-    for times in [10, 20, 30, 50, 100, 300, 500, 670, 900] {
+    for times in [10, 30, 100, 900] {
         for source in [
             around("(", "true", ")", times),
             around("[", "true", "]", times) + " == []",
