@@ -5,7 +5,6 @@
 //! because an object may be older than its schema, and a manifest given on the command line meets no API server.
 
 mod burst_budget;
-mod duration;
 mod selectors;
 mod virtual_node;
 mod window;
@@ -20,11 +19,11 @@ use policy::virtual_node::Limits;
 use policy::{Quantity, Rate, Timestamp};
 
 use crate::api::{self, Invalid};
+use crate::duration;
 use crate::expression::Expression;
 use crate::selection::CompiledPolicy;
 
 pub use burst_budget::burst_budget;
-pub use duration::duration;
 pub use selectors::label_selector;
 pub use virtual_node::virtual_node;
 pub use window::{time_zone, window};
@@ -201,7 +200,7 @@ fn serverless(name: Arc<str>, spec: &api::TierSpec, virtual_nodes: &[String]) ->
 fn after(text: &str) -> Result<After, Invalid> {
     match text {
         "Auto" => Ok(After::Auto),
-        _ => duration(text)
+        _ => duration::parse(text)
             .filter(|duration| *duration <= AFTER_MAX)
             .map(After::Fixed)
             .ok_or_else(|| Invalid::new("after", text, "must be Auto or a duration of at most 24h, such as 45s")),
@@ -235,7 +234,7 @@ fn rate(field: &str, text: &str) -> Result<Rate, Invalid> {
 }
 
 fn bounded(field: &str, text: &str, min: Duration, max: Duration) -> Result<Duration, Invalid> {
-    duration(text).filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
+    duration::parse(text).filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
         let (min, max) = (min.as_secs(), max.as_secs() / 3600);
         Invalid::new(field, text, format!("must be a duration between {min}s and {max}h, such as 90s or 1h30m"))
     })
