@@ -15,7 +15,8 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use world::control_plane::{
-    Component, ControlPlane, DedicatedNodes, SchedulerOptions, User, VirtualNodeObject, place_of, wait_until,
+    Component, ControlPlane, DedicatedNodes, ExtenderOptions, ExtenderTls, SchedulerOptions, User, VirtualNodeObject, place_of,
+    wait_until,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -109,8 +110,19 @@ async fn each_scheduler_serves_its_own_pods(plane: &ControlPlane) -> Result<()> 
     create_pod(plane, "of-default", &json!({"containers": [container("100m")]})).await?;
     plane.wait_until_running(("default", "app=of-second"), 1, PATIENCE).await?;
     assert_eq!(place_of(&plane.pods("default", "app=of-default").await?[0]), None);
-    plane.start_scheduler(SchedulerOptions::stock()).await?;
+    // An extender that nobody serves: kube-scheduler takes the configuration and goes on without it.
+    let mut extender = ExtenderOptions::new("https://127.0.0.1:1/v1");
+    let server_name = Some("spillway-extender".to_owned());
+    extender.tls = Some(ExtenderTls { ca_file: plane.folder().join("ca.crt"), client: None, server_name });
+    plane.start_scheduler(SchedulerOptions::stock().extender(extender)).await?;
     plane.wait_until_running(("default", "app=of-default"), 1, PATIENCE).await?;
+    let mut marked = container("100m");
+    marked["resources"]["limits"] = json!({"spillway.dev/burst": "0"});
+    create_pod(plane, "marked", &json!({"containers": [marked]})).await?;
+    plane.wait_until_running(("default", "app=marked"), 1, PATIENCE).await?;
+    let log = plane.log(Component::Scheduler);
+    assert!(log.contains("https://127.0.0.1:1/v1"), "the extender was not called:\n{log}");
+    delete_pod(plane, "marked").await?;
     delete_pod(plane, "of-second").await?;
     delete_pod(plane, "of-default").await
 }
