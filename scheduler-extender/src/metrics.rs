@@ -17,21 +17,24 @@
 mod extender;
 mod labels;
 mod mirror;
+mod series;
 mod spend;
 #[cfg(test)]
 mod tests;
 
-pub use labels::{BindingOutcome, BudgetAction, NONE, OTHER, Outcome, Phase};
+pub use labels::{BindingOutcome, BudgetAction, Limits, NONE, OTHER, Outcome, Phase};
 pub use mirror::{BackendState, BudgetState, Burn, Gauges, Pods, PolicyState, PriceState};
 pub use spend::Spender;
 
-use labels::Names;
-use mirror::{GaugeNames, Mirror};
+use extender::ExtenderSeries;
+use labels::BoundedNames;
+use mirror::Mirror;
 use policy::Money;
 use policy::burst_policy::Mode;
 use policy::virtual_node::Provider;
 use prometheus::core::Collector;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{HistogramVec, IntCounterVec, Registry, TextEncoder};
+use series::Series;
 use spend::Spend;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,22 +51,6 @@ const STARTUP_BUCKETS: &[f64] = &[1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 9
 
 /// The word for a decision that no scheduler asked for, beside the extender's verbs.
 const CHOOSE: &str = "choose";
-
-/// How many names of each kind have series of their own. The rest is [`OTHER`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Owners with money of their own.
-    pub owners: usize,
-    /// Namespaces.
-    pub namespaces: usize,
-    /// Policies, tiers, virtual nodes, budgets and regions, each: only administrators make these.
-    pub objects: usize,
-}
-
-impl Limits {
-    /// What a large installation needs; the names that exist in fact multiply far less than these numbers do.
-    pub const STANDARD: Limits = Limits { owners: 200, namespaces: 200, objects: 100 };
-}
 
 /// One decision of the engine. Count changes of mind, not every look at a pod that still waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,12 +74,7 @@ pub struct Decided<'a> {
 /// All series of this process. Every method is cheap enough for the extender's path and may be called from any thread.
 pub struct Metrics {
     registry: Registry,
-    namespaces: Names,
-    policies: Names,
-    tiers: Names,
-    nodes: Names,
-    budgets: Names,
-    regions: Names,
+    names: BoundedNames,
     decisions: IntCounterVec,
     decision_duration: HistogramVec,
     pending_to_bound: HistogramVec,
@@ -100,10 +82,8 @@ pub struct Metrics {
     bindings: IntCounterVec,
     budget_blocked: IntCounterVec,
     backend_errors: IntCounterVec,
-    extender_requests: IntCounterVec,
-    connections_refused: IntCounterVec,
-    tls_reloads: IntCounterVec,
     match_condition_errors: IntCounterVec,
+    extender: ExtenderSeries,
     spend: Arc<Spend>,
     mirror: Mirror,
 }
@@ -121,31 +101,27 @@ impl Metrics {
     }
 
     fn register(currency: &str, limits: Limits) -> prometheus::Result<Metrics> {
-        let Limits { owners, namespaces, objects } = limits;
         let registry = Registry::new();
         let series = Series { registry: &registry };
-        let spend = Arc::new(Spend::new(currency, owners)?);
+        let spend = Arc::new(Spend::new(currency, limits.owners)?);
         registry.register(Box::new(Shared(Arc::clone(&spend))))?;
         let mirror = Mirror::new(currency)?;
         registry.register(Box::new(mirror.clone()))?;
+        let decision_duration = series.histogram(
+            "spillway_decision_duration_seconds",
+            "Time from question to answer, decoding and encoding included.",
+            &["verb"],
+            DECISION_BUCKETS,
+        )?;
         let metrics = Metrics {
-            namespaces: Names::new(namespaces),
-            policies: Names::new(objects),
-            tiers: Names::new(objects),
-            nodes: Names::new(objects),
-            budgets: Names::new(objects),
-            regions: Names::new(objects),
+            names: BoundedNames::new(limits),
             decisions: series.counter(
                 "spillway_decisions_total",
                 "Decisions of the engine, by what was decided and why.",
                 &["policy", "namespace", "tier", "provider", "outcome", "reason", "mode"],
             )?,
-            decision_duration: series.histogram(
-                "spillway_decision_duration_seconds",
-                "Time from question to answer, decoding and encoding included.",
-                &["verb"],
-                DECISION_BUCKETS,
-            )?,
+            extender: ExtenderSeries::register(&series, decision_duration.clone())?,
+            decision_duration,
             pending_to_bound: series.histogram(
                 "spillway_pending_to_bound_seconds",
                 "Time from the creation of a selected pod to its Binding.",
@@ -173,21 +149,6 @@ impl Metrics {
                 "Calls to a provider that failed, by kind of error.",
                 &["provider", "node", "code"],
             )?,
-            extender_requests: series.counter(
-                "spillway_extender_requests_total",
-                "Calls of kube-scheduler, by verb, whether only names of nodes came (cache) or whole nodes (nocache), and how they ended.",
-                &["verb", "mode", "outcome"],
-            )?,
-            connections_refused: series.counter(
-                "spillway_extender_connections_refused_total",
-                "Connections to the extender that ended before a request, by why.",
-                &["reason"],
-            )?,
-            tls_reloads: series.counter(
-                "spillway_tls_reloads_total",
-                "Renewed certificates that were read, by how that ended.",
-                &["outcome"],
-            )?,
             match_condition_errors: series.counter(
                 "spillway_match_condition_errors_total",
                 "Evaluations of a policy's matchConditions that failed, so that the pod was not selected.",
@@ -209,16 +170,16 @@ impl Metrics {
             self.bindings.with_label_values(&[outcome.label()]);
         }
         self.decision_duration.with_label_values(&[CHOOSE]);
-        self.open_extender_series();
+        self.extender.open();
     }
 
     /// A decision, when it is made or changes.
     pub fn decided(&self, decided: &Decided<'_>) {
         let Decided { policy, namespace, tier, provider, outcome, reason, mode } = *decided;
         let labels = [
-            self.policies.admit(policy),
-            self.namespaces.admit(namespace),
-            self.tiers.admit_some(tier),
+            self.names.policies.admit(policy),
+            self.names.namespaces.admit(namespace),
+            self.names.tiers.admit_some(tier),
             labels::provider(provider),
             outcome.label(),
             reason,
@@ -243,7 +204,7 @@ impl Metrics {
     }
 
     fn bound(&self, placement: &str, tier: &str, provider: Option<Provider>, pending: Duration) {
-        let labels = [placement, self.tiers.admit(tier), labels::provider(provider)];
+        let labels = [placement, self.names.tiers.admit(tier), labels::provider(provider)];
         self.pending_to_bound.with_label_values(&labels).observe(pending.as_secs_f64());
     }
 
@@ -260,43 +221,47 @@ impl Metrics {
     /// Money accrued or settled since the last call for the same pod: what was spent, and what the next feasible offer
     /// would have cost beyond that. Refunds do not exist: accrue what is certain, settle the rest.
     pub fn spend(&self, spender: &Spender<'_>, spent: Money, avoided: Money) {
-        let bounded =
-            Spender { policy: self.policies.admit(spender.policy), region: self.regions.admit(spender.region), ..*spender };
+        let bounded = Spender {
+            policy: self.names.policies.admit(spender.policy),
+            region: self.names.regions.admit(spender.region),
+            ..*spender
+        };
         self.spend.add(&bounded, spent, avoided);
     }
 
     /// A pod met an exhausted budget. Count each pod once for a budget and period.
     pub fn budget_blocked(&self, budget: &str, action: BudgetAction) {
-        self.budget_blocked.with_label_values(&[self.budgets.admit(budget), action.label()]).inc();
+        self.budget_blocked.with_label_values(&[self.names.budgets.admit(budget), action.label()]).inc();
     }
 
     /// The containers of a burst pod run.
     pub fn started(&self, provider: Provider, node: &str, tier: &str, since_binding: Duration) {
-        let labels = [provider.label(), self.nodes.admit(node), self.tiers.admit(tier)];
+        let labels = [provider.label(), self.names.nodes.admit(node), self.names.tiers.admit(tier)];
         self.startup.with_label_values(&labels).observe(since_binding.as_secs_f64());
     }
 
     /// A call to a provider failed; `code` is the stable label of the kind of error.
     pub fn backend_error(&self, provider: Provider, node: &str, code: &'static str) {
-        self.backend_errors.with_label_values(&[provider.label(), self.nodes.admit(node), code]).inc();
+        self.backend_errors.with_label_values(&[provider.label(), self.names.nodes.admit(node), code]).inc();
     }
 
     /// A policy's matchConditions could not be evaluated for a pod.
     pub fn match_condition_error(&self, policy: &str) {
-        self.match_condition_errors.with_label_values(&[self.policies.admit(policy)]).inc();
+        self.match_condition_errors.with_label_values(&[self.names.policies.admit(policy)]).inc();
     }
 
     /// Replaces all gauges by what is true now.
     pub fn publish(&self, gauges: &Gauges) {
-        let names = GaugeNames {
-            namespaces: &self.namespaces,
-            policies: &self.policies,
-            tiers: &self.tiers,
-            nodes: &self.nodes,
-            budgets: &self.budgets,
-            regions: &self.regions,
-        };
-        self.mirror.publish(gauges, &names);
+        // What is counted by object starts at zero, too, as soon as the object is known.
+        for PolicyState { policy, .. } in &gauges.policies {
+            self.match_condition_errors.with_label_values(&[self.names.policies.admit(policy)]);
+        }
+        for BudgetState { budget, .. } in &gauges.budgets {
+            for action in BudgetAction::ALL {
+                self.budget_blocked.with_label_values(&[self.names.budgets.admit(budget), action.label()]);
+            }
+        }
+        self.mirror.publish(gauges, &self.names);
     }
 
     /// Everything in Prometheus' text format, for `/metrics`.
@@ -308,33 +273,6 @@ impl Metrics {
             tracing::error!(%error, "metrics cannot be encoded");
         }
         text
-    }
-}
-
-/// Makes series and registers them.
-struct Series<'a> {
-    registry: &'a Registry,
-}
-
-impl Series<'_> {
-    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.registry.register(Box::new(counter.clone()))?;
-        Ok(counter)
-    }
-
-    fn histogram(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> prometheus::Result<HistogramVec> {
-        let histogram = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
-        self.registry.register(Box::new(histogram.clone()))?;
-        Ok(histogram)
-    }
-
-    fn build_info(&self) -> prometheus::Result<()> {
-        let labels = ["version", "revision", "rustversion"];
-        let info = IntGaugeVec::new(Opts::new("spillway_build_info", "The build that runs; always 1."), &labels)?;
-        let revision = option_env!("SPILLWAY_REVISION").unwrap_or("unknown");
-        info.with_label_values(&[env!("CARGO_PKG_VERSION"), revision, env!("SPILLWAY_RUSTC")]).set(1);
-        self.registry.register(Box::new(info))
     }
 }
 

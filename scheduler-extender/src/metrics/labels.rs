@@ -94,6 +94,32 @@ pub(super) fn provider(provider: Option<Provider>) -> &'static str {
     provider.map_or(NONE, Provider::label)
 }
 
+/// How many names of each kind have series of their own. The rest is [`OTHER`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Owners with money of their own.
+    pub owners: usize,
+    /// Namespaces.
+    pub namespaces: usize,
+    /// Policies, tiers, virtual nodes, budgets and regions, each: only administrators make these.
+    pub objects: usize,
+}
+
+impl Limits {
+    /// What a large installation needs; the names that exist in fact multiply far less than these numbers do.
+    pub const STANDARD: Limits = Limits { owners: 200, namespaces: 200, objects: 100 };
+}
+
+/// The names that users and administrators choose.
+pub(super) struct BoundedNames {
+    pub(super) namespaces: Names,
+    pub(super) policies: Names,
+    pub(super) tiers: Names,
+    pub(super) nodes: Names,
+    pub(super) budgets: Names,
+    pub(super) regions: Names,
+}
+
 /// The names of one kind of object that have their own series: the first `limit` that were seen. Every further one
 /// is [`OTHER`], so that nobody can fill a Prometheus by creating objects.
 pub(super) struct Names {
@@ -125,5 +151,20 @@ impl Names {
         }
         seen.insert(name.into());
         name
+    }
+}
+
+impl BoundedNames {
+    pub(super) fn new(limits: Limits) -> BoundedNames {
+        // Owners are bounded where their money is: they come and go, these names stay.
+        let Limits { owners: _, namespaces, objects } = limits;
+        BoundedNames {
+            namespaces: Names::new(namespaces),
+            policies: Names::new(objects),
+            tiers: Names::new(objects),
+            nodes: Names::new(objects),
+            budgets: Names::new(objects),
+            regions: Names::new(objects),
+        }
     }
 }

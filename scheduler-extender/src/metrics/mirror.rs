@@ -1,7 +1,7 @@
 //! Gauges that mirror state: all of them are set at once from one value, so a scrape never sees half a change, and the
 //! series of an object that is gone disappears with it.
 
-use super::labels::{self, Names, Phase};
+use super::labels::{self, BoundedNames, Phase};
 use super::spend::pair;
 use arc_swap::ArcSwap;
 use policy::virtual_node::Provider;
@@ -220,16 +220,6 @@ const FAMILIES: &[&Family] = &[
 /// exactly and there is one conversion to float.
 const NANO: i128 = 1_000_000_000;
 
-/// Names that bound the labels of the gauges.
-pub(super) struct GaugeNames<'a> {
-    pub(super) namespaces: &'a Names,
-    pub(super) policies: &'a Names,
-    pub(super) tiers: &'a Names,
-    pub(super) nodes: &'a Names,
-    pub(super) budgets: &'a Names,
-    pub(super) regions: &'a Names,
-}
-
 /// The collector behind `Metrics::publish`.
 #[derive(Clone)]
 pub(super) struct Mirror {
@@ -259,7 +249,7 @@ impl Mirror {
     }
 
     /// Replaces everything that was published before.
-    pub(super) fn publish(&self, gauges: &Gauges, names: &GaugeNames<'_>) {
+    pub(super) fn publish(&self, gauges: &Gauges, names: &BoundedNames) {
         let Gauges {
             pods,
             pods_waiting_with_room,
@@ -287,7 +277,7 @@ impl Mirror {
         self.published.store(Arc::new(families.into_iter().map(Lines::render).collect()));
     }
 
-    fn burn_lines(&self, burn: &[Burn], names: &GaugeNames<'_>) -> Lines {
+    fn burn_lines(&self, burn: &[Burn], names: &BoundedNames) -> Lines {
         let mut lines = Lines::new(&BURN);
         for Burn { namespace, provider, node, rate } in burn {
             let labels = [&*self.currency, names.namespaces.admit(namespace), provider.label(), names.nodes.admit(node)];
@@ -296,7 +286,7 @@ impl Mirror {
         lines
     }
 
-    fn budget_lines(&self, budgets: &[BudgetState], names: &GaugeNames<'_>) -> [Lines; 5] {
+    fn budget_lines(&self, budgets: &[BudgetState], names: &BoundedNames) -> [Lines; 5] {
         let [mut limit, mut spent, mut reserved, mut authorized] = [&LIMIT, &SPENT, &RESERVED, &AUTHORIZED].map(Lines::new);
         let mut period_end = Lines::new(&PERIOD_END);
         for state in budgets {
@@ -311,7 +301,7 @@ impl Mirror {
         [limit, spent, reserved, authorized, period_end]
     }
 
-    fn price_lines(&self, prices: &[PriceState], names: &GaugeNames<'_>) -> [Lines; 2] {
+    fn price_lines(&self, prices: &[PriceState], names: &BoundedNames) -> [Lines; 2] {
         let (mut price, mut age) = (Lines::new(&PRICE), Lines::new(&PRICE_AGE));
         for state in prices {
             let PriceState { provider, node, region, resource, rate, age_seconds } = state;
@@ -333,7 +323,7 @@ impl Collector for Mirror {
     }
 }
 
-fn pods_lines(pods: &[Pods], names: &GaugeNames<'_>) -> Lines {
+fn pods_lines(pods: &[Pods], names: &BoundedNames) -> Lines {
     let mut lines = Lines::new(&PODS);
     for Pods { namespace, policy, tier, provider, node, phase, count } in pods {
         let labels = [
@@ -349,7 +339,7 @@ fn pods_lines(pods: &[Pods], names: &GaugeNames<'_>) -> Lines {
     lines
 }
 
-fn policy_lines(policies: &[PolicyState], names: &GaugeNames<'_>) -> Lines {
+fn policy_lines(policies: &[PolicyState], names: &BoundedNames) -> Lines {
     let mut lines = Lines::new(&GENERATION);
     for PolicyState { policy, generation } in policies {
         lines.highest(&[names.policies.admit(policy)], i128::from(*generation) * NANO);
@@ -357,7 +347,7 @@ fn policy_lines(policies: &[PolicyState], names: &GaugeNames<'_>) -> Lines {
     lines
 }
 
-fn backend_lines(backends: &[BackendState], names: &GaugeNames<'_>) -> Lines {
+fn backend_lines(backends: &[BackendState], names: &BoundedNames) -> Lines {
     let mut lines = Lines::new(&UP);
     for BackendState { provider, node, up } in backends {
         lines.highest(&[provider.label(), names.nodes.admit(node)], i128::from(*up) * NANO);

@@ -367,6 +367,32 @@ fn names_cannot_break_out_of_their_label() {
 }
 
 #[test]
+fn counters_of_an_object_start_at_zero_when_it_is_known() {
+    let metrics = Metrics::new("USD", Limits::STANDARD);
+    metrics.publish(&gauges());
+    assert_eq!(lines(&metrics, "spillway_match_condition_errors_total").len(), 1);
+    let blocked = lines(&metrics, "spillway_budget_blocked_pods_total");
+    assert_eq!(blocked.len(), BudgetAction::ALL.len());
+    assert!(blocked.iter().all(|line| line.ends_with(" 0")), "{blocked:?}");
+}
+
+#[test]
+fn calls_are_counted_in_the_words_of_the_extender() {
+    let metrics = Metrics::new("USD", Limits::STANDARD);
+    metrics.called(&Call { mode: Some(extender::wire::Mode::NoCache), ..call() });
+    metrics.called(&Call { mode: None, outcome: extender::protocol::Outcome::Incomplete, ..call() });
+    let text = metrics.render();
+    for line in [
+        r#"spillway_extender_requests_total{mode="nocache",outcome="answered",verb="filter"} 1"#,
+        r#"spillway_extender_requests_total{mode="none",outcome="incomplete",verb="filter"} 1"#,
+        r#"spillway_extender_requests_total{mode="cache",outcome="answered",verb="filter"} 0"#,
+        r#"spillway_decision_duration_seconds_count{verb="filter"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+}
+
+#[test]
 fn fixed_series_exist_before_anything_happens() {
     let metrics = Metrics::new("USD", Limits::STANDARD);
     assert_eq!(lines(&metrics, "spillway_bindings_total").len(), BindingOutcome::ALL.len());
