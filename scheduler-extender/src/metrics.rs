@@ -34,6 +34,7 @@ use policy::burst_policy::Mode;
 use policy::virtual_node::Provider;
 use prometheus::core::Collector;
 use prometheus::{HistogramVec, IntCounterVec, Registry, TextEncoder};
+use providers::ErrorKind;
 use series::Series;
 use spend::Spend;
 use std::sync::Arc;
@@ -48,6 +49,16 @@ const PENDING_BUCKETS: &[f64] = &[0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5,
 
 /// 1 s, an allocation on a node that has the image, to 20 min, when every start deadline has passed.
 const STARTUP_BUCKETS: &[f64] = &[1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0];
+
+/// The kinds of error that say something about a backend. That a pod is not there, or there already, is no failure of it.
+const ERRORS: [ErrorKind; 6] = [
+    ErrorKind::Throttled { retry_after: None },
+    ErrorKind::QuotaExceeded,
+    ErrorKind::NoCapacity,
+    ErrorKind::Denied,
+    ErrorKind::Invalid,
+    ErrorKind::Unavailable,
+];
 
 /// The word for a decision that no scheduler asked for, beside the extender's verbs.
 const CHOOSE: &str = "choose";
@@ -240,9 +251,9 @@ impl Metrics {
         self.startup.with_label_values(&labels).observe(since_binding.as_secs_f64());
     }
 
-    /// A call to a provider failed; `code` is the stable label of the kind of error.
-    pub fn backend_error(&self, provider: Provider, node: &str, code: &'static str) {
-        self.backend_errors.with_label_values(&[provider.label(), self.names.nodes.admit(node), code]).inc();
+    /// A call to a provider failed.
+    pub fn backend_error(&self, provider: Provider, node: &str, kind: ErrorKind) {
+        self.backend_errors.with_label_values(&[provider.label(), self.names.nodes.admit(node), kind.label()]).inc();
     }
 
     /// A policy's matchConditions could not be evaluated for a pod.
@@ -259,6 +270,11 @@ impl Metrics {
         for BudgetState { budget, .. } in &gauges.budgets {
             for action in BudgetAction::ALL {
                 self.budget_blocked.with_label_values(&[self.names.budgets.admit(budget), action.label()]);
+            }
+        }
+        for BackendState { provider, node, .. } in &gauges.backends {
+            for kind in ERRORS {
+                self.backend_errors.with_label_values(&[provider.label(), self.names.nodes.admit(node), kind.label()]);
             }
         }
         self.mirror.publish(gauges, &self.names);

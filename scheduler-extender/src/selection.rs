@@ -60,7 +60,8 @@ impl Policies {
                 continue;
             }
             if !compiled.conditions.is_empty() {
-                let (object, namespace_object) = values.get_or_insert_with(|| (pod_value(pod), namespace_value(namespace, namespace_labels)));
+                let (object, namespace_object) =
+                    values.get_or_insert_with(|| (pod_value(pod), namespace_value(namespace, namespace_labels)));
                 match holds(&compiled.conditions, object, namespace_object) {
                     Some(true) => {}
                     Some(false) => continue,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use policy::burst_policy;
 use policy::virtual_node::{CapacityType, Provider};
 use policy::{Money, Rate};
+use providers::ErrorKind;
 use scheduler_extender::admin::{self, Admin, Readiness};
 use scheduler_extender::extender::observer::{Call, CertificateEvent, ConnectionRefusal, Observer};
 use scheduler_extender::extender::protocol;
@@ -51,7 +52,7 @@ pub(crate) fn live(metrics: &Metrics, tick: u64) {
         metrics.decided(&decided(Outcome::Burst, Some(provider), "cheapest"));
         metrics.bound_serverless("serverless", provider, Duration::from_millis(20 + 5 * n));
         metrics.started(provider, node, "serverless", Duration::from_secs(20 + 10 * n));
-        metrics.backend_error(provider, node, "throttled");
+        metrics.backend_error(provider, node, ErrorKind::NoCapacity);
         metrics.binding(BindingOutcome::Created);
     }
     metrics.decided(&decided(Outcome::Dedicated, None, "fits"));

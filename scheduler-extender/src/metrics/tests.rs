@@ -180,7 +180,7 @@ fn everything(metrics: &Metrics) {
     metrics.spend(&spender("media", "thumbnails"), Money::from_nanos(12_345), Money::from_nanos(678));
     metrics.budget_blocked("media-monthly", BudgetAction::DedicatedOnly);
     metrics.started(Provider::Fargate, "fargate-us-east-1", "serverless", Duration::from_secs(35));
-    metrics.backend_error(Provider::Fargate, "fargate-us-east-1", "throttled");
+    metrics.backend_error(Provider::Fargate, "fargate-us-east-1", ErrorKind::Throttled { retry_after: None });
     metrics.called(&call());
     metrics.connection_refused(ConnectionRefusal::Handshake);
     metrics.certificate(CertificateEvent::Reloaded);
@@ -317,7 +317,7 @@ fn users_cannot_make_series_without_end() {
         );
         metrics.budget_blocked(&name, BudgetAction::Warn);
         metrics.started(Provider::Fargate, &name, &name, Duration::ZERO);
-        metrics.backend_error(Provider::Fargate, &name, "throttled");
+        metrics.backend_error(Provider::Fargate, &name, ErrorKind::Throttled { retry_after: None });
         metrics.match_condition_error(&name);
         let named = |pods: Pods| Pods {
             namespace: (*name).into(),
@@ -332,7 +332,11 @@ fn users_cannot_make_series_without_end() {
     }
     for family in families(&metrics) {
         // Nine: three values, two names and `other`, in two labels that vary independently in the worst case here.
-        let limit = if family.name() == "spillway_extender_requests_total" { 24 } else { 9 };
+        let limit = match family.name() {
+            "spillway_extender_requests_total" => 24,
+            "spillway_backend_errors_total" => 3 * ERRORS.len(),
+            _ => 9,
+        };
         assert!(family.get_metric().len() <= limit, "{}: {} series", family.name(), family.get_metric().len());
     }
 }
@@ -374,6 +378,7 @@ fn counters_of_an_object_start_at_zero_when_it_is_known() {
     let blocked = lines(&metrics, "spillway_budget_blocked_pods_total");
     assert_eq!(blocked.len(), BudgetAction::ALL.len());
     assert!(blocked.iter().all(|line| line.ends_with(" 0")), "{blocked:?}");
+    assert_eq!(lines(&metrics, "spillway_backend_errors_total").len(), ERRORS.len());
 }
 
 #[test]

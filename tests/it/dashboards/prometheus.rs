@@ -16,7 +16,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Ends Prometheus when the pipe to this shell closes, which it does however the test ends.
 const KEEPER: &str = r#""$@" & read -r _; kill -KILL $!; wait"#;
 
-/// A running Prometheus that scrapes one target every second as the job `spillway`.
+/// A running Prometheus that scrapes one target as the job `spillway`.
 pub(crate) struct Prometheus {
     keeper: Child,
     address: String,
@@ -25,12 +25,12 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it on a free port, with the rule files of a folder.
-    pub(crate) fn start(target: &str, rules: &Path) -> Result<Prometheus> {
+    /// Starts it on a free port, with the rule files of a folder; `interval` is that of scrapes and evaluations.
+    pub(crate) fn start(target: &str, interval: &str, rules: &Path) -> Result<Prometheus> {
         let folder = tempfile::tempdir()?;
         let rules = rules.canonicalize().with_context(|| rules.display().to_string())?;
         let config = serde_json::json!({
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
             "rule_files": [rules.join("*.yaml")],
             "scrape_configs": [{"job_name": "spillway", "honor_labels": true, "static_configs": [{"targets": [target]}]}],
         });

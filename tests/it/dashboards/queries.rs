@@ -73,7 +73,7 @@ async fn every_panel_shows_what_a_real_prometheus_scraped() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
-    let prometheus = Prometheus::start(&address, &super::folder().join("rules")).expect("Prometheus");
+    let prometheus = Prometheus::start(&address, "1s", &super::folder().join("rules")).expect("Prometheus");
     prometheus.scrapes(SCRAPES).await.expect("scrapes");
     check_dashboards(&prometheus).await;
     check_rules(&prometheus).await;
