@@ -72,6 +72,7 @@ const NOWHERE: [Feature; 14] = [
 /// The capability table. Only `Y` and a true condition are accepted; the others say why not. `VirtualNode.spec.capabilities`
 /// overrides any cell, in both directions, by the feature's label: the admin of a kubelet that somebody else wrote knows.
 /// Features without a row (spread, anti-affinity, preferences, the extender's mark) are kube-scheduler's or our own business.
+/// Sizes are the shape's business, architectures that of labels and selectors.
 ///
 /// What the clouds lack and Spillway's virtual kubelet adds is `Y` where the pod gets all it asked for (variables from secrets
 /// resolved at creation, `activeDeadlineSeconds`, files templated by Nomad) and `E` where it would notice: a sidecar started
