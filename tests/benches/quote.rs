@@ -94,7 +94,7 @@ fn capabilities(c: &mut Criterion) {
 fn conversion(c: &mut Criterion) {
     let pod = pod();
     c.bench_function("workload_of_a_pod", |b| {
-        b.iter(|| workload::workload(black_box(&pod)).map(|view| view.requests.cpu_millis))
+        b.iter(|| workload::workload(black_box(&pod)).map(|view| view.requests.cpu_millis));
     });
     c.bench_function("requests_of_a_pod", |b| b.iter(|| workload::requests(black_box(&pod)).cpu_millis));
 }

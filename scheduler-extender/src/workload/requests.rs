@@ -292,3 +292,6 @@ impl<'a> Sum<'a> {
         resources
     }
 }
+
+#[cfg(test)]
+mod tests;
