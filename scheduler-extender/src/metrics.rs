@@ -32,12 +32,10 @@ use mirror::Mirror;
 use policy::Money;
 use policy::burst_policy::Mode;
 use policy::virtual_node::Provider;
-use prometheus::core::Collector;
 use prometheus::{HistogramVec, IntCounterVec, Registry, TextEncoder};
 use providers::ErrorKind;
 use series::Series;
 use spend::Spend;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// 10 µs to 1 s: kube-scheduler's calls are serial, so the interesting end is the left one.
@@ -95,7 +93,7 @@ pub struct Metrics {
     backend_errors: IntCounterVec,
     match_condition_errors: IntCounterVec,
     extender: ExtenderSeries,
-    spend: Arc<Spend>,
+    spend: Spend,
     mirror: Mirror,
 }
 
@@ -114,8 +112,8 @@ impl Metrics {
     fn register(currency: &str, limits: Limits) -> prometheus::Result<Metrics> {
         let registry = Registry::new();
         let series = Series { registry: &registry };
-        let spend = Arc::new(Spend::new(currency, limits.owners)?);
-        registry.register(Box::new(Shared(Arc::clone(&spend))))?;
+        let spend = Spend::new(currency, limits.owners)?;
+        registry.register(Box::new(spend.clone()))?;
         let mirror = Mirror::new(currency)?;
         registry.register(Box::new(mirror.clone()))?;
         let decision_duration = series.histogram(
@@ -289,18 +287,5 @@ impl Metrics {
             tracing::error!(%error, "metrics cannot be encoded");
         }
         text
-    }
-}
-
-/// A collector that is also written to from outside of the registry.
-struct Shared(Arc<Spend>);
-
-impl Collector for Shared {
-    fn desc(&self) -> Vec<&prometheus::core::Desc> {
-        self.0.desc()
-    }
-
-    fn collect(&self) -> Vec<prometheus::proto::MetricFamily> {
-        self.0.collect()
     }
 }

@@ -7,7 +7,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, LabelPair, Metric, MetricFamily, MetricType};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An owner whose money did not change over this many scrapes may make room for a new owner: at a scrape interval of
 /// 15 s it was seen with its last value for half an hour, so Prometheus has it. Batch Jobs come every
@@ -19,7 +19,7 @@ const NANO: f64 = 1e9;
 const SPENT: (&str, &str) =
     ("spillway_cost_total", "Money spent on burst pods, as the provider bills them, from the first billable second.");
 const AVOIDED: (&str, &str) =
-    ("spillway_cost_avoided_total", "Money not spent because a cheaper feasible offer than the next one was taken.");
+    ("spillway_cost_avoided_total", "Money saved by taking the cheapest feasible offer instead of the next one.");
 const LABELS: [&str; 8] = ["capacity_type", "currency", "namespace", "owner_kind", "owner_name", "policy", "provider", "region"];
 
 /// Who caused a burst, and where the money goes.
@@ -41,12 +41,14 @@ pub struct Spender<'a> {
     pub capacity_type: CapacityType,
 }
 
-/// Owners with series of their own, at most `owners_max` of them.
+/// Owners with series of their own, at most `owners_max` of them. Clones share the accounts: one is written to, one
+/// is in the registry.
+#[derive(Clone)]
 pub(super) struct Spend {
-    descriptions: [Desc; 2],
-    currency: String,
+    descriptions: Arc<[Desc]>,
+    currency: Arc<str>,
     owners_max: usize,
-    owners: Mutex<HashMap<Owner, Account>>,
+    owners: Arc<Mutex<HashMap<Owner, Account>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,10 +88,10 @@ impl Spend {
             Desc::new(name.to_string(), help.to_string(), labels, HashMap::new())
         };
         Ok(Spend {
-            descriptions: [describe(SPENT)?, describe(AVOIDED)?],
-            currency: currency.to_string(),
+            descriptions: Arc::new([describe(SPENT)?, describe(AVOIDED)?]),
+            currency: currency.into(),
             owners_max,
-            owners: Mutex::default(),
+            owners: Arc::default(),
         })
     }
 
