@@ -1,12 +1,29 @@
-//! Spillway.
+//! Spillway: the extender, the committer and the program around them.
 
 pub mod admin;
 pub mod api;
+pub mod cli;
+pub mod committer;
 pub mod compile;
 pub mod crds;
 pub mod duration;
 pub mod expression;
 pub mod extender;
+pub mod guards;
 pub mod metrics;
+pub mod record;
+pub mod run;
 pub mod selection;
 pub mod workload;
+
+/// The demo follows.
+pub mod demo {
+    /// Flags of `spillway demo`.
+    #[derive(Debug, clap::Args)]
+    pub struct Args {}
+
+    /// Runs the demo.
+    pub fn main(_: &Args) -> anyhow::Result<()> {
+        anyhow::bail!("the demo follows")
+    }
+}

@@ -1,2 +1,5 @@
 //! The program `spillway`.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    scheduler_extender::cli::main()
+}

@@ -107,10 +107,13 @@ impl Record {
         if text.len() > LONGEST {
             return Err(invalid(format!("at most {LONGEST} characters")));
         }
-        let wire: Wire = serde_json::from_str(text).map_err(|error| invalid(format!("a decision as Spillway writes it: {error}")))?;
+        let wire: Wire =
+            serde_json::from_str(text).map_err(|error| invalid(format!("a decision as Spillway writes it: {error}")))?;
         let money = |text: &str| text.parse::<Money>().map_err(|error| invalid(error.to_string()));
         let quantity = |text: &str| text.parse::<Quantity>().map_err(|error| invalid(error.to_string()));
-        let duration = |millis: i64| u64::try_from(millis).map(Duration::from_millis).map_err(|_| invalid("durations of zero or more".to_owned()));
+        let duration = |millis: i64| {
+            u64::try_from(millis).map(Duration::from_millis).map_err(|_| invalid("durations of zero or more".to_owned()))
+        };
         let (quote, hourly) = (money(&wire.quote)?, money(&wire.hourly)?);
         if quote < Money::ZERO || hourly < Money::ZERO {
             return Err(invalid("amounts of zero or more".to_owned()));

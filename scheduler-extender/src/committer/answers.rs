@@ -22,63 +22,69 @@ impl Committer {
             BindingAnswer::Throttled | BindingAnswer::Unknown => BindingOutcome::Failed,
         });
         let Some(PodRecord { key, phase: Phase::Binding(flight) }) = self.pods.get_mut(uid) else { return };
-        if !flight.answered {
-            flight.answered = true;
+        if !std::mem::replace(&mut flight.answered, true) {
             self.wave.landed(false);
         }
-        let lost_before = flight.lost_at.is_some();
         let key = key.clone();
         match answer {
             // The pod's own watch event follows and carries tolerations and status; until then it counts as committed.
             BindingAnswer::Created => {
+                flight.unclear = None;
+                self.wave.unclear.remove(uid);
                 self.ledger.commit(uid);
-                self.reconsider_money();
             }
-            // Somebody was faster, or the pod has changed. If an answer was lost before, that somebody may be ourselves.
-            BindingAnswer::Conflict if lost_before => self.intents.push(Intent::Read { pod: key }),
-            BindingAnswer::Conflict => self.back_to_line(uid, Some(Duration::from_millis(50)), now),
+            // Somebody was faster, or the pod has changed, or an answer of ours was lost and this is its echo. The money stays
+            // set aside until the pod itself says which.
+            BindingAnswer::Conflict => {
+                flight.unclear = Some(now);
+                self.wave.unclear.insert(uid.clone());
+                self.intents.push(Intent::Read { pod: key });
+            }
+            BindingAnswer::Unknown => {
+                flight.unclear = Some(now);
+                self.wave.unclear.insert(uid.clone());
+            }
             BindingAnswer::NotFound => {
-                self.leave_waiting(uid, now);
+                self.leave_waiting(uid);
             }
             BindingAnswer::Refused => {
-                self.notes.once(&key, "BindingRefused", true, "Bind", "the API server refuses Spillway's Binding; see spillway's log".to_owned(), &mut self.intents);
-                self.back_to_line(uid, None, now);
+                let text = "the API server refuses Spillway's Binding; its log has the answer".to_owned();
+                self.notes.once(&key, "BindingRefused", true, "Bind", text, &mut self.intents);
+                self.back_to_line(uid, None, None, now);
             }
-            BindingAnswer::Throttled => self.back_to_line(uid, Some(Duration::from_secs(1)), now),
-            BindingAnswer::Unknown => {
-                if let Some(PodRecord { phase: Phase::Binding(flight), .. }) = self.pods.get_mut(uid) {
-                    flight.lost_at = Some(now);
-                    self.wave.lost.insert(uid.clone());
-                }
-            }
+            BindingAnswer::Throttled => self.back_to_line(uid, Some(Duration::from_secs(1)), None, now),
         }
     }
 
-    /// A pod whose Binding is under way was seen without a node: an old event, or the answer to [`Intent::Read`].
-    pub(super) fn observe_in_flight(&mut self, key: &PodKey, pod: &Pod, now: Timestamp) {
+    /// The answer to [`Intent::Read`]: the pod as it stands after an unclear answer, and without a node.
+    ///
+    /// The old Binding can no longer succeed once the pod has another version; while it has the same one, the same Binding is
+    /// sent again: should the lost one arrive after all, one of the two gets 409 and nothing is bound twice.
+    pub(super) fn observe_read(&mut self, key: &PodKey, pod: &Pod, now: Timestamp) {
         let Some(PodRecord { phase: Phase::Binding(flight), .. }) = self.pods.get_mut(&key.uid) else { return };
         let version = pod.metadata.resource_version.clone().unwrap_or_default();
-        if flight.lost_at.is_none() {
-            flight.waiting.resource_version = version;
+        if flight.unclear.is_none() {
             return;
         }
-        // Read after the loss and still without a node. The same Binding is sent again, under the version just read: should
-        // the lost one arrive after all, one of the two gets 409 and nothing is bound twice.
+        if flight.waiting.resource_version != version {
+            self.back_to_line(&key.uid, Some(Duration::ZERO), Some(version), now);
+            return;
+        }
+        flight.unclear = None;
         flight.answered = false;
-        flight.waiting.resource_version.clone_from(&version);
-        let binding = Binding { pod: key.clone(), resource_version: version, node: flight.planned.node.clone(), decision: flight.decision.clone() };
-        flight.lost_at = Some(now);
+        let (node, decision) = (flight.planned.node.clone(), flight.decision.clone());
+        self.wave.unclear.remove(&key.uid);
         self.wave.relaunched();
-        self.intents.push(Intent::Bind(binding));
+        self.intents.push(Intent::Bind(Binding { pod: key.clone(), resource_version: version, node, decision }));
     }
 
-    /// Pods whose answer was lost are read again.
-    pub(super) fn resend_lost(&mut self, now: Timestamp) {
-        let pods = &self.pods;
-        let intents = &mut self.intents;
-        self.wave.lost.retain(|uid| {
-            let Some(PodRecord { key, phase: Phase::Binding(flight) }) = pods.get(uid) else { return false };
-            if flight.answered && flight.lost_at.is_some_and(|lost| now.since(lost) >= ASK_AGAIN) {
+    /// Pods whose answer is unclear are read until they say what happened.
+    pub(super) fn ask_again(&mut self, now: Timestamp) {
+        let (pods, intents) = (&mut self.pods, &mut self.intents);
+        self.wave.unclear.retain(|uid| {
+            let Some(PodRecord { key, phase: Phase::Binding(flight) }) = pods.get_mut(uid) else { return false };
+            if flight.unclear.is_some_and(|since| now.since(since) >= ASK_AGAIN) {
+                flight.unclear = Some(now);
                 intents.push(Intent::Read { pod: key.clone() });
             }
             true
@@ -86,17 +92,21 @@ impl Committer {
     }
 
     /// A failed attempt: the reservation is given back, the pod waits as before.
-    fn back_to_line(&mut self, uid: &Arc<str>, pause: Option<Duration>, now: Timestamp) {
+    fn back_to_line(&mut self, uid: &Arc<str>, pause: Option<Duration>, version: Option<String>, now: Timestamp) {
         let Some(record) = self.pods.get(uid) else { return };
         let key = record.key.clone();
         let Phase::Binding(flight) = &record.phase else { return };
         let failures = flight.waiting.failures.saturating_add(1);
-        // Doubling from a second to a minute, where the answer gives no hint.
-        let pause = pause.unwrap_or_else(|| Duration::from_secs(1 << failures.min(6).saturating_sub(1)));
+        // Doubling from a second to half a minute, where the answer gives no hint.
+        let pause = pause.unwrap_or_else(|| Duration::from_secs(1 << (failures.min(6) - 1)));
         let planned = flight.planned.clone();
-        let waiting = Waiting { planned: None, failures, not_before: Some(now + pause), ..flight.waiting.clone() };
+        let mut waiting = Waiting { planned: None, failures, not_before: Some(now + pause), ..flight.waiting.clone() };
+        if let Some(version) = version {
+            waiting.resource_version = version;
+        }
+        self.wave.unclear.remove(uid);
         self.unreserve(uid, &planned);
         self.lines.rejoin(waiting.class, waiting.arrival, uid.clone(), waiting.refused);
-        self.pods.insert(uid.clone(), PodRecord { key, phase: Phase::Waiting(waiting) });
+        self.pods.insert(uid.clone(), PodRecord { key, phase: Phase::Waiting(Box::new(waiting)) });
     }
 }

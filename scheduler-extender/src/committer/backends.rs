@@ -50,7 +50,7 @@ struct VirtualNodeNode {
 impl Committer {
     pub(super) fn observe_node(&mut self, node: &Node, now: Timestamp) {
         let Some(name) = node.metadata.name.as_deref().map(Arc::<str>::from) else { return };
-        let labels = workload::object_labels(node.metadata.labels.as_ref());
+        let labels = object_labels(node.metadata.labels.as_ref());
         if self.is_virtual(node, &labels) {
             self.dedicated.remove(&name);
             let facts = VirtualNodeNode { labels, ready: is_ready(node), deleting: node.metadata.deletion_timestamp.is_some() };
@@ -102,12 +102,20 @@ impl Committer {
         let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
         labels.get("type") == Some("virtual-kubelet")
             || taints.iter().any(|taint| taint.key == TAINT)
-            || self.virtual_nodes.objects.values().any(|object| object.adopt.as_ref().is_some_and(|selector| selector.matches(labels)))
+            || self
+                .virtual_nodes
+                .objects
+                .values()
+                .any(|object| object.adopt.as_ref().is_some_and(|selector| selector.matches(labels)))
     }
 
     pub(super) fn observe_virtual_node(&mut self, object: &api::VirtualNode) {
         let Some(name) = object.metadata.name.as_deref().map(Arc::<str>::from) else { return };
-        self.statuses.observe(super::StatusKind::VirtualNode, &name, object.status.as_ref().map(|status| status.conditions.as_slice()));
+        self.statuses.observe(
+            super::StatusKind::VirtualNode,
+            &name,
+            object.status.as_ref().map(|status| status.conditions.as_slice()),
+        );
         let compiled = compile::virtual_node(object, &self.settings.currency);
         let quota = object.status.as_ref().and_then(|status| status.quota.as_ref()).map(compile::limits).transpose();
         let before = self.virtual_nodes.objects.remove(&name);
@@ -142,19 +150,27 @@ impl Committer {
 
     /// Joins VirtualNodes with the Nodes that stand for them.
     fn resolve(&mut self) {
-        for (name, object) in &self.virtual_nodes.objects {
-            let Some(compiled) = &object.compiled else { continue };
-            let (node_name, closed) = object.node(&self.virtual_nodes.nodes);
-            let node = policy::VirtualNode { name: name.clone(), node_name, closed, quota: object.quota, ..compiled.clone() };
-            if self.backends.get(name).is_some_and(|backend| *backend.node == node) {
+        let resolved: Vec<policy::VirtualNode> = self
+            .virtual_nodes
+            .objects
+            .iter()
+            .filter_map(|(name, object)| {
+                let (node_name, closed) = object.node(&self.virtual_nodes.nodes);
+                let compiled = object.compiled.clone()?;
+                Some(policy::VirtualNode { name: name.clone(), node_name, closed, quota: object.quota, ..compiled })
+            })
+            .collect();
+        for node in resolved {
+            let known = self.backends.get(&node.name);
+            if known.is_some_and(|backend| *backend.node == node) {
                 continue;
             }
-            let is_new = self.backends.get(name).is_none();
+            let (is_new, name) = (known.is_none(), node.name.clone());
             self.backends.set(Arc::new(node));
             if is_new {
-                self.recount_usage(name);
+                self.recount_usage(&name);
             }
-            self.epoch += 1;
+            self.reconsider();
         }
     }
 
@@ -171,7 +187,11 @@ impl Committer {
             .filter_map(|record| match &record.phase {
                 Phase::Burst(burst) if burst.finished.is_none() && burst.record.virtual_node == *name => Some(burst.record.usage),
                 Phase::Binding(flight) if flight.planned.record.virtual_node == *name => Some(flight.planned.record.usage),
-                Phase::Waiting(waiting) => waiting.planned.as_ref().filter(|planned| planned.record.virtual_node == *name).map(|planned| planned.record.usage),
+                Phase::Waiting(waiting) => waiting
+                    .planned
+                    .as_ref()
+                    .filter(|planned| planned.record.virtual_node == *name)
+                    .map(|planned| planned.record.usage),
                 Phase::Burst(_) | Phase::Binding(_) | Phase::Dedicated(_) => None,
             })
             .collect();
@@ -182,7 +202,7 @@ impl Committer {
 
     pub(super) fn observe_namespace(&mut self, namespace: &Namespace) {
         let Some(name) = namespace.metadata.name.as_deref() else { return };
-        let labels = workload::object_labels(namespace.metadata.labels.as_ref());
+        let labels = object_labels(namespace.metadata.labels.as_ref());
         if self.namespaces.get(name) != Some(&labels) {
             Arc::make_mut(&mut self.namespaces).insert(Arc::from(name), labels);
             self.reselect();
@@ -194,7 +214,9 @@ impl Committer {
     }
 
     pub(super) fn observe_service(&mut self, service: &Service) {
-        let (Some(namespace), Some(name)) = (service.metadata.namespace.as_deref(), service.metadata.name.as_deref()) else { return };
+        let (Some(namespace), Some(name)) = (service.metadata.namespace.as_deref(), service.metadata.name.as_deref()) else {
+            return;
+        };
         let spec = service.spec.as_ref();
         let local = spec.is_some_and(|spec| {
             spec.external_traffic_policy.as_deref() == Some("Local")
@@ -202,7 +224,9 @@ impl Committer {
                 || spec.traffic_distribution.is_some()
         });
         let selector = spec.and_then(|spec| spec.selector.as_ref()).filter(|selector| local && !selector.is_empty());
-        let selector = selector.map(|selector| Selector { requirements: selector.iter().map(|(key, value)| Requirement::equals(key, value)).collect() });
+        let selector = selector.map(|selector| Selector {
+            requirements: selector.iter().map(|(key, value)| Requirement::equals(key, value)).collect(),
+        });
         self.set_local_service(namespace, name, selector);
     }
 
@@ -220,7 +244,11 @@ impl Committer {
 
     pub(super) fn observe_policy(&mut self, object: &api::BurstPolicy) {
         let Some(name) = object.metadata.name.as_deref().map(Arc::<str>::from) else { return };
-        self.statuses.observe(super::StatusKind::Policy, &name, object.status.as_ref().map(|status| status.conditions.as_slice()));
+        self.statuses.observe(
+            super::StatusKind::Policy,
+            &name,
+            object.status.as_ref().map(|status| status.conditions.as_slice()),
+        );
         let generation = object.metadata.generation.unwrap_or(0);
         if self.policies.get(&name).is_some_and(|known| known.generation == generation) {
             return;
@@ -280,6 +308,10 @@ impl VirtualNodeObject {
     }
 }
 
+fn object_labels(labels: Option<&BTreeMap<String, String>>) -> Labels {
+    labels.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
 fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
@@ -287,12 +319,18 @@ fn is_ready(node: &Node) -> bool {
 
 fn dedicated_node(node: &Node, name: Arc<str>, labels: Labels, now: Timestamp) -> DedicatedNode {
     let spec = node.spec.as_ref();
-    let mut taints = workload::taints(spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default());
+    // An unreadable taint, which the API server does not store, must not turn into room.
+    let mut taints = spec.map_or_else(Vec::new, |spec| workload::taints(spec).unwrap_or_else(|_| vec![unschedulable_taint()]));
     if spec.and_then(|spec| spec.unschedulable) == Some(true) && !taints.contains(&unschedulable_taint()) {
         taints.push(unschedulable_taint());
     }
     let created = node.metadata.creation_timestamp.as_ref().map_or(now, |time| Timestamp::from_millis(time.0.as_millisecond()));
     let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    let (allocatable, pods) = workload::allocatable(allocatable);
+    let pods = allocatable
+        .and_then(|list| list.get("pods"))
+        .and_then(|pods| pods.0.parse::<policy::Quantity>().ok())
+        .map_or(0, policy::Quantity::units_up);
+    let mut allocatable = allocatable.and_then(|list| workload::resources(list).ok()).unwrap_or_default();
+    allocatable.set_extended("pods", 0);
     DedicatedNode { name, labels, taints, allocatable, pods, starting: !is_ready(node) && now.since(created) < STARTING }
 }

@@ -103,10 +103,14 @@ impl Committer {
         known.drawn_at = now;
         let Some((budget, _)) = self.ledger.books().account(name) else { return };
         let inherited = known.inherited.take().unwrap_or_default();
-        let same_period = inherited.period_start.as_ref().is_some_and(|start| start.0.as_millisecond() / 1000 == budget.start.millis() / 1000);
+        let same_period =
+            inherited.period_start.as_ref().is_some_and(|start| start.0.as_millisecond() / 1000 == budget.start.millis() / 1000);
         let money = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Money>().ok()).unwrap_or(Money::ZERO);
-        let (spent, unaccounted, authorized) =
-            if same_period { (money(&inherited.spent), money(&inherited.unaccounted), money(&inherited.authorized)) } else { Default::default() };
+        let (spent, unaccounted, authorized) = if same_period {
+            (money(&inherited.spent), money(&inherited.unaccounted), money(&inherited.authorized))
+        } else {
+            Default::default()
+        };
         self.ledger.take_over(name, spent, unaccounted, authorized);
     }
 
@@ -116,7 +120,9 @@ impl Committer {
             .pods
             .iter()
             .filter_map(|(uid, record)| match &record.phase {
-                super::pods::Phase::Burst(burst) if burst.record.budgets.contains(name) => Some((uid.clone(), burst.record.clone())),
+                super::pods::Phase::Burst(burst) if burst.record.budgets.contains(name) => {
+                    Some((uid.clone(), burst.record.clone()))
+                }
                 _ => None,
             })
             .collect();
@@ -145,7 +151,10 @@ impl Committer {
     pub(super) fn authorize(&mut self, now: Timestamp) {
         let names: Vec<Arc<str>> = self.budgets.0.keys().cloned().collect();
         for name in names {
-            let Some((budget, balance)) = self.ledger.books().account(&name).map(|(budget, balance)| (budget.clone(), *balance)) else { continue };
+            let Some((budget, balance)) = self.ledger.books().account(&name).map(|(budget, balance)| (budget.clone(), *balance))
+            else {
+                continue;
+            };
             let Some(known) = self.budgets.0.get_mut(&name) else { continue };
             if balance.total() != known.drawn {
                 known.drawn = balance.total();
@@ -176,7 +185,11 @@ impl Committer {
             known.shown = Some((balance, authorized));
             known.shown_at = now;
             let status = status(&known.object, known.invalid.as_deref(), &budget, &balance, authorized, now);
-            self.intents.push(Intent::WriteBudget { name: name.clone(), resource_version: known.resource_version.clone(), status: Box::new(status) });
+            self.intents.push(Intent::WriteBudget {
+                name: name.clone(),
+                resource_version: known.resource_version.clone(),
+                status: Box::new(status),
+            });
         }
     }
 
@@ -209,14 +222,6 @@ impl Committer {
                 self.epoch += 1;
             }
         }
-    }
-
-    /// Money that has been committed is no news to those who were refused; money that came back is.
-    pub(super) fn reconsider_money(&mut self) {}
-
-    /// Budgets that are invalid, with the reason.
-    pub(super) fn invalid_budgets(&self) -> impl Iterator<Item = (&Arc<str>, &str)> {
-        self.budgets.0.iter().filter_map(|(name, known)| known.invalid.as_deref().map(|invalid| (name, invalid)))
     }
 
     pub(super) fn budget_period(&self, name: &str) -> &'static str {
@@ -252,7 +257,9 @@ fn status(
     let total = balance.total();
     let generation = object.metadata.generation;
     let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let condition = |kind: &str, holds: bool, reason: &str, message: &str| super::status::condition(before, kind, holds, reason, message, generation, now);
+    let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
+        super::status::condition(before, kind, holds, reason, message, generation, now)
+    };
     let exhausted = total >= budget.limit;
     let nearly = i128::from(total.nanos()) * 10 >= i128::from(budget.limit.nanos()) * 9;
     let conditions = vec![
@@ -260,8 +267,18 @@ fn status(
             None => condition("Ready", true, "Accepted", "the budget is in force"),
             Some(message) => condition("Ready", false, "Invalid", message),
         },
-        condition("Exhausted", exhausted, if exhausted { "LimitReached" } else { "WithinLimit" }, "compares spent and reserved with spec.amount"),
-        condition("NearlyExhausted", nearly, if nearly { "NinetyPercent" } else { "WithinLimit" }, "compares spent and reserved with 90 % of spec.amount"),
+        condition(
+            "Exhausted",
+            exhausted,
+            if exhausted { "LimitReached" } else { "WithinLimit" },
+            "compares spent and reserved with spec.amount",
+        ),
+        condition(
+            "NearlyExhausted",
+            nearly,
+            if nearly { "NinetyPercent" } else { "WithinLimit" },
+            "compares spent and reserved with 90 % of spec.amount",
+        ),
     ];
     api::BurstBudgetStatus {
         observed_generation: generation,

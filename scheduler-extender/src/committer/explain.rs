@@ -30,7 +30,8 @@ pub enum Explained {
 impl Committer {
     /// Explains one pod.
     pub fn explain(&self, namespace: &str, name: &str, now: Timestamp) -> Explained {
-        let Some(record) = self.pods.values().find(|record| *record.key.namespace == *namespace && *record.key.name == *name) else {
+        let Some(record) = self.pods.values().find(|record| *record.key.namespace == *namespace && *record.key.name == *name)
+        else {
             return Explained::NotSelected;
         };
         match &record.phase {

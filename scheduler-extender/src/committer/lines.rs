@@ -6,7 +6,7 @@ use std::sync::Arc;
 use policy::dedicated::{DedicatedNodes, Fit, FitId};
 use policy::line::{Arrival, Evidence, Line};
 use policy::workload::Feature;
-use policy::{BurstPolicy, Outcome, Reason, Resources, Room, Snapshot, Timestamp, Workload, decide};
+use policy::{BurstPolicy, Outcome, Resources, Room, Snapshot, Timestamp, Workload, decide};
 
 use super::Committer;
 
@@ -50,7 +50,6 @@ pub(super) struct Class {
 pub(super) struct Blocked {
     pub(super) epoch: u64,
     pub(super) until: Option<Timestamp>,
-    pub(super) reason: Reason,
 }
 
 // === impl Lines ===
@@ -184,7 +183,8 @@ impl Committer {
             let room = self.dedicated.room(class.fit);
             let due = class.look_again.is_some_and(|moment| moment <= now);
             // A policy that weighs serverless against the node itself depends on prices and quotas, too.
-            let choosy = class.policy.serverless_first() || class.policy.dedicated().is_some_and(|tier| tier.vcpu.max(tier.gib) > policy::Rate::FREE);
+            let choosy = class.policy.serverless_first()
+                || class.policy.dedicated().is_some_and(|tier| tier.vcpu.max(tier.gib) > policy::Rate::FREE);
             let stale = choosy && class.blocked.as_ref().is_none_or(|blocked| blocked.epoch != epoch);
             if !(class.dirty || due || room != class.room || stale) {
                 continue;
@@ -219,7 +219,14 @@ impl Committer {
 }
 
 /// Which evidence counts for a line.
-fn evidence(class: &Class, choosy: bool, snapshot: &Snapshot<'_>, dedicated: &DedicatedNodes, extender: bool, now: Timestamp) -> Evidence {
+fn evidence(
+    class: &Class,
+    choosy: bool,
+    snapshot: &Snapshot<'_>,
+    dedicated: &DedicatedNodes,
+    extender: bool,
+    now: Timestamp,
+) -> Evidence {
     if choosy && matches!(decide(snapshot, &class.policy, &class.workload, Room::Some, now).outcome, Outcome::Burst(_)) {
         return Evidence::Refused;
     }

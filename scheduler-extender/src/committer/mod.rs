@@ -59,6 +59,8 @@ use wave::Wave;
 pub enum Event {
     /// A pod was created or changed.
     Pod(Box<Pod>),
+    /// The answer to [`Intent::Read`]; a pod that is not there any more is told as [`Event::PodGone`].
+    PodRead(Box<Pod>),
     /// A pod is gone.
     PodGone {
         /// Its UID: a new pod of the same name is another pod.
@@ -154,7 +156,7 @@ pub enum Intent {
         /// The pod.
         pod: PodKey,
     },
-    /// Read a pod again, because the answer to its Binding was lost. Answer with [`Event::Pod`] or [`Event::PodGone`].
+    /// Read a pod again, because the answer to its Binding was lost or is unclear. Answer with [`Event::PodRead`] or [`Event::PodGone`].
     Read {
         /// The pod.
         pod: PodKey,
@@ -248,7 +250,12 @@ impl Settings {
     /// What suits an API server of ordinary size. Sixteen Bindings at a time already saturate one on two cores
     /// (docs/benchmarks.md); twice as many hide its hiccups.
     pub fn standard(currency: &str) -> Settings {
-        Settings { bindings_per_second: 1000, bindings_in_flight: 32, currency: Arc::from(currency), tick: Duration::from_secs(1) }
+        Settings {
+            bindings_per_second: 1000,
+            bindings_in_flight: 32,
+            currency: Arc::from(currency),
+            tick: Duration::from_secs(1),
+        }
     }
 }
 
@@ -330,7 +337,8 @@ impl Committer {
     pub fn handle(&mut self, event: Event, now: Timestamp) {
         match event {
             Event::Pod(pod) if !self.synced => self.before_sync.push(*pod),
-            Event::Pod(pod) => self.observe_pod(&pod, now),
+            Event::Pod(pod) => self.observe_pod(&pod, false, now),
+            Event::PodRead(pod) => self.observe_pod(&pod, true, now),
             Event::PodGone { uid } => self.pod_gone(&uid, now),
             Event::Node(node) => self.observe_node(&node, now),
             Event::NodeGone(name) => self.node_gone(&name),
@@ -368,6 +376,11 @@ impl Committer {
         std::mem::take(&mut self.intents)
     }
 
+    /// Weighs the evidence without deciding anything, for those who only ask.
+    pub fn weigh(&mut self, now: Timestamp) {
+        self.weigh_lines(now);
+    }
+
     /// When [`Committer::step`] should be called again even if no event comes.
     pub fn next_wake(&self, now: Timestamp) -> Timestamp {
         let tick = self.last_tick + self.settings.tick;
@@ -389,10 +402,14 @@ impl Committer {
         // The order in which the watch would have brought them; names decide where creation times are equal.
         pods.sort_by_cached_key(|pod| {
             let created = pod.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_millisecond());
-            (created, pod.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok()), pod.metadata.name.clone())
+            (
+                created,
+                pod.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok()),
+                pod.metadata.name.clone(),
+            )
         });
         for pod in &pods {
-            self.observe_pod(pod, now);
+            self.observe_pod(pod, false, now);
         }
         self.take_over_budgets(now);
         self.epoch += 1;
@@ -401,7 +418,7 @@ impl Committer {
     fn tick(&mut self, now: Timestamp) {
         self.roll_periods(now);
         self.accrue(now);
-        self.resend_lost(now);
+        self.ask_again(now);
         self.write_statuses(now);
         self.publish_gauges(now);
     }

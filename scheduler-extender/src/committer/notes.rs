@@ -19,7 +19,15 @@ pub(super) struct Notes {
 
 impl Notes {
     /// Tells a cause once per pod.
-    pub(super) fn once(&mut self, pod: &PodKey, reason: &'static str, warning: bool, action: &'static str, text: String, intents: &mut Vec<Intent>) {
+    pub(super) fn once(
+        &mut self,
+        pod: &PodKey,
+        reason: &'static str,
+        warning: bool,
+        action: &'static str,
+        text: String,
+        intents: &mut Vec<Intent>,
+    ) {
         let cause = (pod.uid.clone(), reason);
         if !self.told.insert(cause.clone()) {
             return;
@@ -36,9 +44,12 @@ impl Notes {
     /// Why a pod, and every pod that is equal to it, does not burst now. Told on the oldest of them.
     pub(super) fn refused(&mut self, pod: &PodKey, reason: &Reason, intents: &mut Vec<Intent>) {
         let (event, warning) = match reason {
-            Reason::NotBurstable(_) | Reason::Infeasible(_) | Reason::NoQuote(_) | Reason::SpotNotAllowed | Reason::NoBackend | Reason::UnknownVirtualNode => {
-                ("BackendInfeasible", true)
-            }
+            Reason::NotBurstable(_)
+            | Reason::Infeasible(_)
+            | Reason::NoQuote(_)
+            | Reason::SpotNotAllowed
+            | Reason::NoBackend
+            | Reason::UnknownVirtualNode => ("BackendInfeasible", true),
             Reason::BudgetExceeded(_) => ("BudgetExceeded", true),
             Reason::Closed(_) => ("BackendClosed", true),
             Reason::QuotaExhausted | Reason::VirtualNodeLimit | Reason::TierLimit => ("LimitReached", true),
@@ -51,7 +62,8 @@ impl Notes {
 
     /// What would have been done with a pod in audit mode.
     pub(super) fn audited(&mut self, pod: &PodKey, placement: &Placement, currency: &str, intents: &mut Vec<Intent>) {
-        let text = format!("would burst to {} for {} {currency} (policy in mode Audit)", placement.virtual_node, placement.quote.bill);
+        let text =
+            format!("would burst to {} for {} {currency} (policy in mode Audit)", placement.virtual_node, placement.quote.bill);
         self.once(pod, "BurstAudited", false, "Decide", text, intents);
     }
 }

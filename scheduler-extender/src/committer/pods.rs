@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use policy::line::Arrival;
 use policy::workload::{Feature, Owner};
-use policy::{Money, Placement, Resources, Timestamp};
+use policy::{Money, Resources, Timestamp};
 
 use super::lines::ClassId;
 use super::{Committer, PodKey};
@@ -22,7 +22,7 @@ pub(super) struct PodRecord {
 /// How far a pod is.
 pub(super) enum Phase {
     /// Pending, and a policy selects it.
-    Waiting(Waiting),
+    Waiting(Box<Waiting>),
     /// Its Binding has been sent and not answered.
     Binding(Box<InFlight>),
     /// On a dedicated node.
@@ -52,7 +52,6 @@ pub(super) struct Waiting {
 /// A commitment that has been reserved.
 #[derive(Clone)]
 pub(super) struct Planned {
-    pub(super) placement: Placement,
     pub(super) record: Record,
     pub(super) node: Arc<str>,
 }
@@ -62,8 +61,8 @@ pub(super) struct InFlight {
     pub(super) waiting: Waiting,
     pub(super) planned: Planned,
     pub(super) decision: String,
-    /// An answer was lost: the pod must be read before anything else is done with it.
-    pub(super) lost_at: Option<Timestamp>,
+    /// Since when nobody knows whether the Binding exists: the pod must be read before anything else is done with it.
+    pub(super) unclear: Option<Timestamp>,
     /// When the answer arrived.
     pub(super) answered: bool,
 }
@@ -92,12 +91,13 @@ pub(super) struct Burst {
 }
 
 impl Committer {
-    pub(super) fn observe_pod(&mut self, pod: &Pod, now: Timestamp) {
+    pub(super) fn observe_pod(&mut self, pod: &Pod, read: bool, now: Timestamp) {
         let Some(key) = key(pod) else { return };
         let spec = pod.spec.as_ref();
         match spec.and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty()) {
             Some(node) => self.observe_bound(&key, pod, node, now),
             None if ended(pod) || pod.metadata.deletion_timestamp.is_some() => self.pod_gone(&key.uid, now),
+            None if read => self.observe_read(&key, pod, now),
             None => self.observe_pending(&key, pod, now),
         }
     }
@@ -105,7 +105,7 @@ impl Committer {
     /// A pod without a node.
     fn observe_pending(&mut self, key: &PodKey, pod: &Pod, now: Timestamp) {
         if let Some(PodRecord { phase: Phase::Binding(_), .. }) = self.pods.get(&key.uid) {
-            self.observe_in_flight(key, pod, now);
+            // An event from before the Binding; what came of that, its answer says.
             return;
         }
         let Some((class, version)) = self.classify(key, pod) else {
@@ -114,7 +114,7 @@ impl Committer {
             return;
         };
         let before = match self.pods.get(&key.uid) {
-            Some(PodRecord { phase: Phase::Waiting(waiting), .. }) if waiting.class == class => Some(waiting.clone()),
+            Some(PodRecord { phase: Phase::Waiting(waiting), .. }) if waiting.class == class => Some((**waiting).clone()),
             Some(PodRecord { phase: Phase::Waiting(_), .. }) => {
                 // Changed into another line: it keeps its place in the order of arrival.
                 let arrival = self.forget_waiting(&key.uid);
@@ -136,7 +136,7 @@ impl Committer {
             self.unreserve(&key.uid, &planned);
             self.wave.unplan(waiting.arrival);
         }
-        self.pods.insert(key.uid.clone(), PodRecord { key: key.clone(), phase: Phase::Waiting(waiting) });
+        self.pods.insert(key.uid.clone(), PodRecord { key: key.clone(), phase: Phase::Waiting(Box::new(waiting)) });
     }
 
     /// The line that a pending pod belongs to, and the version it was seen in; `None` if no policy selects it.
@@ -154,7 +154,10 @@ impl Committer {
                 return None;
             }
         };
-        let local = self.services.get(&key.namespace).is_some_and(|services| services.iter().any(|(_, selector)| selector.matches(&labels)));
+        let local = self
+            .services
+            .get(&key.namespace)
+            .is_some_and(|services| services.iter().any(|(_, selector)| selector.matches(&labels)));
         if local {
             view.features.insert(Feature::LocalTraffic);
         }
@@ -162,7 +165,14 @@ impl Committer {
         Some((class, pod.metadata.resource_version.clone().unwrap_or_default()))
     }
 
-    fn new_waiting(&mut self, class: ClassId, arrival: Option<Arrival>, resource_version: String, pod: &Pod, now: Timestamp) -> Waiting {
+    fn new_waiting(
+        &mut self,
+        class: ClassId,
+        arrival: Option<Arrival>,
+        resource_version: String,
+        pod: &Pod,
+        now: Timestamp,
+    ) -> Waiting {
         let since = pod.metadata.creation_timestamp.as_ref().map_or(now, |time| Timestamp::from_millis(time.0.as_millisecond()));
         Waiting {
             class,
@@ -189,7 +199,7 @@ impl Committer {
         match decision.map(|text| Record::parse(text)) {
             Some(Ok(record)) => self.enter_burst(key, pod, record, now),
             Some(Err(invalid)) => {
-                self.leave_waiting(&key.uid, now);
+                self.leave_waiting(&key.uid);
                 self.notes.once(key, "InvalidDecision", true, "Account", invalid.to_string(), &mut self.intents);
                 self.enter_dedicated(key, pod, node, now);
             }
@@ -198,7 +208,7 @@ impl Committer {
     }
 
     fn enter_dedicated(&mut self, key: &PodKey, pod: &Pod, node: &str, now: Timestamp) {
-        let waiting = self.leave_waiting(&key.uid, now);
+        let waiting = self.leave_waiting(&key.uid);
         if ended(pod) {
             self.remove_dedicated(&key.uid);
             return;
@@ -230,7 +240,7 @@ impl Committer {
     pub(super) fn pod_gone(&mut self, uid: &Arc<str>, now: Timestamp) {
         match self.pods.get(uid).map(|record| &record.phase) {
             Some(Phase::Waiting(_) | Phase::Binding(_)) => {
-                self.leave_waiting(uid, now);
+                self.leave_waiting(uid);
                 self.pods.remove(uid);
             }
             Some(Phase::Dedicated(_)) => {
@@ -255,7 +265,7 @@ impl Committer {
     }
 
     /// Takes a pod out of its line and gives back what was reserved for it. Returns what it was waiting as.
-    pub(super) fn leave_waiting(&mut self, uid: &Arc<str>, _now: Timestamp) -> Option<Waiting> {
+    pub(super) fn leave_waiting(&mut self, uid: &Arc<str>) -> Option<Waiting> {
         match self.pods.get(uid)?.phase {
             Phase::Waiting(_) => {
                 let waiting = self.waiting(uid).cloned();

@@ -31,9 +31,8 @@ impl Committer {
             self.ledger.commit(&key.uid);
             let provider = self.provider(&record.virtual_node);
             self.metrics.bound_serverless(&record.tier, provider, now.since(flight.waiting.since));
-            self.reconsider_money();
         } else {
-            self.leave_waiting(&key.uid, now);
+            self.leave_waiting(&key.uid);
             self.remove_record(&key.uid);
             self.ledger.recover(&key.uid, &record.budgets, record.quote, record.at);
             if !ended(pod) {
@@ -238,7 +237,10 @@ fn fitted(pod: &Pod) -> Option<serde_json::Value> {
     let current = pod.spec.as_ref()?.tolerations.clone().unwrap_or_default();
     let mut wanted = current.clone();
     for toleration in &mut wanted {
-        let waits = matches!(toleration.key.as_deref(), None | Some("" | "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable"));
+        let waits = matches!(
+            toleration.key.as_deref(),
+            None | Some("" | "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable")
+        );
         if waits {
             toleration.toleration_seconds = None;
         }
@@ -249,8 +251,11 @@ fn fitted(pod: &Pod) -> Option<serde_json::Value> {
         effect: Some(effect.to_owned()),
         ..Toleration::default()
     };
-    let needed =
-        [endless("node.kubernetes.io/not-ready", "NoExecute"), endless("node.kubernetes.io/unreachable", "NoExecute"), endless(TAINT, "NoSchedule")];
+    let needed = [
+        endless("node.kubernetes.io/not-ready", "NoExecute"),
+        endless("node.kubernetes.io/unreachable", "NoExecute"),
+        endless(TAINT, "NoSchedule"),
+    ];
     for toleration in needed {
         if !wanted.contains(&toleration) {
             wanted.push(toleration);

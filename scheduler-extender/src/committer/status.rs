@@ -41,11 +41,15 @@ impl Statuses {
 impl Committer {
     /// Writes the statuses that have changed.
     pub(super) fn write_statuses(&mut self, now: Timestamp) {
-        for (kind, name, generation, conditions, mut status) in self.policy_statuses().into_iter().chain(self.virtual_node_statuses()) {
+        for (kind, name, generation, conditions, mut status) in
+            self.policy_statuses().into_iter().chain(self.virtual_node_statuses())
+        {
             let known = self.statuses.known.entry((kind, name.clone())).or_default();
             let conditions: Vec<Condition> = conditions
                 .iter()
-                .map(|(kind, holds, reason, message)| condition(&known.conditions, kind, *holds, reason, message, Some(generation), now))
+                .map(|(kind, holds, reason, message)| {
+                    condition(&known.conditions, kind, *holds, reason, message, Some(generation), now)
+                })
                 .collect();
             status["observedGeneration"] = json!(generation);
             status["conditions"] = serde_json::to_value(&conditions).unwrap_or_default();
@@ -79,15 +83,24 @@ impl Committer {
                 Some(message) => ("Ready", false, "Invalid", message.clone()),
             };
             let tiers = object.compiled.iter().flat_map(|compiled| compiled.policy.serverless());
-            let unknown: Vec<&str> =
-                tiers.flat_map(|(_, tier)| &tier.virtual_nodes).filter(|name| !self.virtual_nodes.objects.contains_key(*name)).map(|name| &**name).collect();
+            let unknown: Vec<&str> = tiers
+                .flat_map(|(_, tier)| &tier.virtual_nodes)
+                .filter(|name| !self.virtual_nodes.objects.contains_key(*name))
+                .map(|name| &**name)
+                .collect();
             let resolved = if unknown.is_empty() {
                 ("TiersResolved", true, "Resolved", "every virtual node exists".to_owned())
             } else {
-                ("TiersResolved", false, "UnknownVirtualNode", format!("spec.tiers[].virtualNodes: there is no VirtualNode {}", unknown.join(", ")))
+                (
+                    "TiersResolved",
+                    false,
+                    "UnknownVirtualNode",
+                    format!("spec.tiers[].virtualNodes: there is no VirtualNode {}", unknown.join(", ")),
+                )
             };
             let (waiting, burst) = counts.get(name).copied().unwrap_or_default();
-            let status = json!({"pods": {"waiting": waiting, "dedicated": 0, "burst": burst}, "currency": self.settings.currency});
+            let status =
+                json!({"pods": {"waiting": waiting, "dedicated": 0, "burst": burst}, "currency": self.settings.currency});
             (StatusKind::Policy, name.clone(), object.generation, vec![ready, resolved], status)
         });
         statuses.collect()
@@ -141,7 +154,11 @@ impl Committer {
             backends: self
                 .backends
                 .iter()
-                .map(|backend| BackendState { provider: backend.node.provider, node: backend.node.name.clone(), up: backend.node.closed.is_none() })
+                .map(|backend| BackendState {
+                    provider: backend.node.provider,
+                    node: backend.node.name.clone(),
+                    up: backend.node.closed.is_none(),
+                })
                 .collect(),
             prices: self.price_gauges(now),
         });
@@ -230,7 +247,10 @@ pub(super) fn condition(
 ) -> Condition {
     let status = if holds { "True" } else { "False" };
     let same = before.iter().find(|condition| condition.type_ == kind && condition.status == status);
-    let since = same.map_or_else(|| Time(jiff::Timestamp::from_millisecond(now.millis()).unwrap_or_default()), |condition| condition.last_transition_time.clone());
+    let since = same.map_or_else(
+        || Time(jiff::Timestamp::from_millisecond(now.millis()).unwrap_or_default()),
+        |condition| condition.last_transition_time.clone(),
+    );
     Condition {
         type_: kind.to_owned(),
         status: status.to_owned(),

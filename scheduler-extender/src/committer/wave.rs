@@ -30,7 +30,7 @@ pub(super) struct Wave {
     per_second: i64,
     pub(super) last_sent: Timestamp,
     /// Pods whose Binding may or may not exist.
-    pub(super) lost: BTreeSet<Arc<str>>,
+    pub(super) unclear: BTreeSet<Arc<str>>,
     /// Pods on virtual nodes whose tolerations or conditions want mending.
     pub(super) untidy: BTreeSet<Arc<str>>,
     pub(super) patching: usize,
@@ -51,7 +51,7 @@ impl Wave {
             filled: None,
             per_second,
             last_sent: Timestamp::EPOCH,
-            lost: BTreeSet::new(),
+            unclear: BTreeSet::new(),
             untidy: BTreeSet::new(),
             patching: 0,
             more: false,
@@ -99,8 +99,8 @@ impl Wave {
         if self.planned.is_empty() || self.in_flight >= self.most_in_flight {
             return None;
         }
-        let missing = (1000 - self.tokens_millis).max(0);
-        Some(now + Duration::from_millis(u64::try_from(missing.div_ceil(self.per_second)).unwrap_or(0).max(u64::from(missing > 0))))
+        let missing = u64::try_from(1000 - self.tokens_millis).unwrap_or(0);
+        Some(now + Duration::from_millis(missing.div_ceil(self.per_second.unsigned_abs())))
     }
 
     /// One Binding per token; a second's worth can be saved up.
@@ -150,7 +150,10 @@ impl Committer {
     fn applicants(&self, now: Timestamp) -> Vec<Applicant> {
         let mut applicants = Vec::new();
         for (id, class) in self.lines.iter() {
-            let blocked = class.blocked.as_ref().is_some_and(|blocked| blocked.epoch == self.epoch && blocked.until.is_none_or(|until| until > now));
+            let blocked = class
+                .blocked
+                .as_ref()
+                .is_some_and(|blocked| blocked.epoch == self.epoch && blocked.until.is_none_or(|until| until > now));
             if blocked {
                 continue;
             }
@@ -169,7 +172,11 @@ impl Committer {
     /// Decides on one pod. Returns whether it was taken.
     fn consider(&mut self, id: ClassId, arrival: Arrival, since: Timestamp, now: Timestamp) -> bool {
         let Some(class) = self.lines.get(id) else { return false };
-        if class.blocked.as_ref().is_some_and(|blocked| blocked.epoch == self.epoch && blocked.until.is_none_or(|until| until > now)) {
+        if class
+            .blocked
+            .as_ref()
+            .is_some_and(|blocked| blocked.epoch == self.epoch && blocked.until.is_none_or(|until| until > now))
+        {
             return false;
         }
         let Some(uid) = class.uids.get(&arrival).cloned() else { return false };
@@ -178,17 +185,15 @@ impl Committer {
         if self.waiting(&uid).is_none_or(|waiting| waiting.audited || waiting.not_before.is_some_and(|moment| moment > now)) {
             return false;
         }
-        let started = std::time::Instant::now();
         let decision = self.decide(&policy, &workload, room, now);
-        self.metrics.decision_took(metrics::Verb::Commit, started.elapsed());
         match decision.outcome {
-            Outcome::Burst(placement) => self.take(&uid, &policy, &workload, placement, &decision.explanation.reason, now),
+            Outcome::Burst(placement) => self.take(&uid, &policy, &workload, &placement, &decision.explanation.reason, now),
             Outcome::Wait(until) => {
-                self.block(id, arrival, &policy, decision.explanation.reason, until);
+                self.block(id, arrival, &policy, &decision.explanation.reason, until);
                 false
             }
             Outcome::Dedicated => {
-                self.block(id, arrival, &policy, decision.explanation.reason, None);
+                self.block(id, arrival, &policy, &decision.explanation.reason, None);
                 false
             }
         }
@@ -200,12 +205,20 @@ impl Committer {
     }
 
     /// Reserves for one pod, or records what would have been done.
-    fn take(&mut self, uid: &Arc<str>, policy: &Arc<BurstPolicy>, workload: &Workload, placement: Placement, reason: &Reason, now: Timestamp) -> bool {
+    fn take(
+        &mut self,
+        uid: &Arc<str>,
+        policy: &Arc<BurstPolicy>,
+        workload: &Workload,
+        placement: &Placement,
+        reason: &Reason,
+        now: Timestamp,
+    ) -> bool {
         let Some(node) = self.backends.get(&placement.virtual_node).map(|backend| backend.node.clone()) else { return false };
         self.count(policy, workload, Some(&placement.tier), Some(node.provider), metrics::Outcome::Burst, reason);
         let Some(key) = self.pods.get(uid).map(|record| record.key.clone()) else { return false };
         if policy.mode == Mode::Audit {
-            self.notes.audited(&key, &placement, &self.settings.currency, &mut self.intents);
+            self.notes.audited(&key, placement, &self.settings.currency, &mut self.intents);
             if let Some(waiting) = self.waiting_mut(uid) {
                 waiting.audited = true;
             }
@@ -233,32 +246,32 @@ impl Committer {
         };
         let Some(waiting) = self.waiting_mut(uid) else { return false };
         let arrival = waiting.arrival;
-        waiting.planned = Some(Planned { placement, record, node: node_name });
+        waiting.planned = Some(Planned { record, node: node_name });
         self.wave.planned.insert(arrival, uid.clone());
         true
     }
 
     /// Equal pods get equal answers: nobody else of the line is asked about until something changes.
-    fn block(&mut self, id: ClassId, arrival: Arrival, policy: &Arc<BurstPolicy>, reason: Reason, until: Option<Timestamp>) {
+    fn block(&mut self, id: ClassId, arrival: Arrival, policy: &Arc<BurstPolicy>, reason: &Reason, until: Option<Timestamp>) {
         let epoch = self.epoch;
-        if let Reason::BudgetNotYetAuthorized(budget) = &reason {
+        if let Reason::BudgetNotYetAuthorized(budget) = reason {
             self.want_authorization(id, budget);
         }
         let Some(class) = self.lines.get_mut(id) else { return };
-        class.blocked = Some(Blocked { epoch, until, reason: reason.clone() });
+        class.blocked = Some(Blocked { epoch, until });
         let news = class.told != Some(reason.label()) && !matches!(reason, Reason::BudgetNotYetAuthorized(_));
         if !news {
             return;
         }
         class.told = Some(reason.label());
         let (workload, uid) = (class.workload.clone(), class.uids.get(&arrival).cloned());
-        if let Reason::BudgetExceeded(budget) = &reason {
+        if let Reason::BudgetExceeded(budget) = reason {
             self.metrics.budget_blocked(budget, metrics::BudgetAction::DedicatedOnly);
         }
         let tier = policy.serverless().next().map(|(place, _)| policy.tiers[place].name().clone());
-        self.count(policy, &workload, tier.as_ref(), None, metrics::Outcome::Wait, &reason);
+        self.count(policy, &workload, tier.as_ref(), None, metrics::Outcome::Wait, reason);
         if let Some(key) = uid.and_then(|uid| self.pods.get(&uid)).map(|record| record.key.clone()) {
-            self.notes.refused(&key, &reason, &mut self.intents);
+            self.notes.refused(&key, reason, &mut self.intents);
         }
     }
 
@@ -321,7 +334,7 @@ impl Committer {
         }));
         self.wave.last_sent = now;
         self.lines.remove(waiting.class, arrival);
-        let flight = InFlight { waiting, planned, decision, lost_at: None, answered: false };
+        let flight = InFlight { waiting, planned, decision, unclear: None, answered: false };
         self.pods.insert(uid.clone(), PodRecord { key, phase: Phase::Binding(Box::new(flight)) });
         true
     }

@@ -8,6 +8,7 @@
 //! kube-scheduler calls from its serial scheduling loop, so a slow answer delays every pod of the cluster and a
 //! hanging one stops it: see [`watchdog`].
 
+pub mod answers;
 pub mod certificates;
 mod connection;
 #[cfg(test)]

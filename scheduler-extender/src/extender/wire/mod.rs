@@ -7,12 +7,9 @@ mod pod;
 mod request;
 mod text;
 
-pub use pod::{
-    Affinity, Container, NodeAffinity, NodeRequirement, NodeTerm, OwnerReference, PodAffinity, PodView, Resources, Spread,
-    Toleration,
-};
+pub use pod::PodView;
 pub use request::{FilterRequest, Invalid, Mode, NodeVictims, Offered, PreemptRequest, decode_filter, decode_preempt};
-pub use text::{Entries, Text};
+pub use text::Text;
 
 pub(super) use text::write_escaped;
 
@@ -24,9 +21,6 @@ pub const NODES_MAX: usize = 50_000;
 
 /// Most victims on one node in a `preempt` request; a node runs 110 pods by default.
 pub const VICTIMS_MAX: usize = 10_000;
-
-/// Most elements of any list or map inside a Pod.
-pub const LIST_MAX: usize = 10_000;
 
 #[cfg(test)]
 mod tests;

@@ -158,7 +158,7 @@ fn decode_pod(raw: Option<&RawValue>) -> Result<PodView<'_>, Invalid> {
     if !text.starts_with('{') {
         return Err(Invalid::PodNotAnObject);
     }
-    parse::<WirePod<'_>>(text.as_bytes()).map(PodView::from)
+    Ok(parse::<WirePod<'_>>(text.as_bytes())?.view(text))
 }
 
 fn with_bodies(items: Vec<&RawValue>) -> Result<Offered<'_>, Invalid> {

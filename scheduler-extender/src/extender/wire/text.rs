@@ -1,13 +1,11 @@
-//! Strings, maps of strings and bounded lists, borrowed from a JSON body.
+//! Strings and bounded lists, borrowed from a JSON body.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
-use super::LIST_MAX;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 /// A string of the request, borrowed unless it was written with escapes.
 ///
@@ -110,82 +108,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-// === impl Entries ===
-
-/// A JSON object of strings in the order of the request: labels, selectors, quantities. A few entries, so a list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entries<'a>(Vec<(Text<'a>, Text<'a>)>);
-
-impl<'a> Entries<'a> {
-    /// The value of `key`; the last one if it is there twice, as Go reads it.
-    pub fn get(&self, key: &str) -> Option<&Text<'a>> {
-        self.0.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value)
-    }
-
-    /// Keys and values in the order of the request.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
-    }
-
-    /// Whether there is no entry.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-impl<'a> FromIterator<(&'a str, &'a str)> for Entries<'a> {
-    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(entries: I) -> Entries<'a> {
-        Entries(entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries<'a>, D::Error> {
-        deserializer.deserialize_any(EntriesVisitor { prefix: "" })
-    }
-}
-
-/// Keeps only the entries whose key starts with `spillway.dev/`: annotations can be large and are somebody else's.
-pub(super) fn hints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Entries<'de>, D::Error> {
-    deserializer.deserialize_any(EntriesVisitor { prefix: "spillway.dev/" })
-}
-
-struct EntriesVisitor {
-    prefix: &'static str,
-}
-
-impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Entries<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of strings")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Entries<'de>, E> {
-        Ok(Entries::default())
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Entries<'de>, M::Error> {
-        let mut entries = Vec::new();
-        while let Some(key) = map.next_key::<Text<'de>>()? {
-            if !key.starts_with(self.prefix) {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            if entries.len() == LIST_MAX {
-                return Err(Error::custom(format_args!("an object has more than {LIST_MAX} entries")));
-            }
-            entries.push((key, map.next_value()?));
-        }
-        Ok(Entries(entries))
-    }
-}
-
 // === lists ===
 
 /// A list of at most `MAX` elements. Go writes an empty list as `null` where the field has no `omitempty`.
@@ -195,11 +117,6 @@ where
     T: Deserialize<'de>,
 {
     deserializer.deserialize_any(ListVisitor::<T, MAX>(PhantomData))
-}
-
-/// How many elements a list has, for lists of which only that matters.
-pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    Ok(deserializer.deserialize_any(ListVisitor::<IgnoredAny, LIST_MAX>(PhantomData))?.len())
 }
 
 struct ListVisitor<T, const MAX: usize>(PhantomData<T>);

@@ -1,0 +1,252 @@
+//! The command line.
+
+mod explain;
+mod serve;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+/// Overflow a Kubernetes cluster into serverless containers, pod by pod, by cost, under a hard cap in money.
+#[derive(Debug, Parser)]
+#[command(name = "spillway", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Examples:\n  spillway demo                                    watch 500 pods overflow a simulated cluster\n  spillway crds | kubectl apply -f -               install the API types\n  spillway run --currency USD                      decide, commit and answer kube-scheduler\n  spillway why pod/thumbnails-abc12 -n media       why a pod is where it is"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the committer and the extender against the cluster of the current kubeconfig or service account.
+    Run(Box<RunArgs>),
+    /// Show the whole on a simulated cluster, in virtual time: no cluster, no account, no network.
+    Demo(crate::demo::Args),
+    /// Print the CustomResourceDefinitions.
+    #[command(after_help = "Example:\n  spillway crds | kubectl apply -f -")]
+    Crds,
+    /// Print the admission policies that keep virtual nodes closed to everybody but Spillway.
+    #[command(after_help = "Example:\n  spillway guards --node fargate-us-east-1 --node aci-eastus | kubectl apply -f -")]
+    Guards(GuardsArgs),
+    /// Say why a pod is where it is, or why it waits: tier by tier, backend by backend, with prices.
+    #[command(
+        after_help = "Examples:\n  spillway why pod/thumbnails-abc12 -n media\n  spillway why thumbnails-abc12 -n media -o json"
+    )]
+    Why(WhyArgs),
+    /// Print a kube-scheduler configuration that asks the extender.
+    SchedulerConfig(SchedulerConfigArgs),
+    /// Print shell completion.
+    #[command(after_help = "Example:\n  source <(spillway completion bash)")]
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Flags of `spillway run`. Everything about policies, prices and budgets is in the API server.
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Kubeconfig file; by default $KUBECONFIG, ~/.kube/config or the service account.
+    #[arg(long, env = "SPILLWAY_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The one currency of this installation (ISO 4217). Objects in another currency are refused.
+    #[arg(long, env = "SPILLWAY_CURRENCY", default_value = "USD", value_name = "CODE")]
+    currency: String,
+    /// Address on which kube-scheduler asks the extender.
+    #[arg(long, env = "SPILLWAY_EXTENDER_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDRESS")]
+    extender_listen: std::net::SocketAddr,
+    /// First part of the extender's path, as in `urlPrefix` of the scheduler's configuration.
+    #[arg(long, env = "SPILLWAY_EXTENDER_PREFIX", default_value = "/v1", value_name = "PATH")]
+    extender_prefix: String,
+    /// Certificate chain of the extender, PEM. Without it plain HTTP is spoken, on loopback addresses only.
+    #[arg(long, env = "SPILLWAY_TLS_CERT", requires = "tls_key", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of that certificate, PEM. Both are read again when they change.
+    #[arg(long, env = "SPILLWAY_TLS_KEY", requires = "tls_cert", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Authorities of client certificates, PEM. With it kube-scheduler must show a certificate.
+    #[arg(long, env = "SPILLWAY_TLS_CLIENT_CA", requires = "tls_cert", value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
+    /// Address of health, readiness, metrics and the status page.
+    #[arg(long, env = "SPILLWAY_ADMIN_LISTEN", default_value = "0.0.0.0:9090", value_name = "ADDRESS")]
+    admin_listen: std::net::SocketAddr,
+    /// Bindings per second, in the long run.
+    #[arg(long, env = "SPILLWAY_BINDINGS_PER_SECOND", default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    bindings_per_second: u32,
+    /// Bindings whose answer is awaited at the same time.
+    #[arg(long, env = "SPILLWAY_BINDINGS_IN_FLIGHT", default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    bindings_in_flight: u16,
+    /// Whether the admission policies that guard virtual nodes are kept up to date.
+    #[arg(long, env = "SPILLWAY_GUARDS", default_value = "apply", value_name = "WHAT")]
+    guards: GuardsMode,
+    /// Form of the log; its level is set by $RUST_LOG.
+    #[arg(long, env = "SPILLWAY_LOG", default_value = "text", value_name = "FORM")]
+    log: LogForm,
+}
+
+/// Who keeps the guards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum GuardsMode {
+    /// Spillway applies them whenever a virtual node appears or goes.
+    Apply,
+    /// Somebody else does (`spillway guards`).
+    Ignore,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogForm {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct GuardsArgs {
+    /// Name of a virtual node's Node object; may be given several times. By default those of the cluster's VirtualNodes.
+    #[arg(long = "node", value_name = "NAME")]
+    nodes: Vec<String>,
+    /// Kubeconfig file, if the names are to be asked for.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct WhyArgs {
+    /// The pod: `pod/NAME` or `NAME`.
+    #[arg(value_name = "POD")]
+    pod: String,
+    /// Its namespace.
+    #[arg(short, long, default_value = "default", value_name = "NAME")]
+    namespace: String,
+    /// Kubeconfig file.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The installation's currency.
+    #[arg(long, env = "SPILLWAY_CURRENCY", default_value = "USD", value_name = "CODE")]
+    currency: String,
+    /// Form of the answer.
+    #[arg(short, long, default_value = "text", value_name = "FORM")]
+    output: OutputForm,
+}
+
+/// Form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum OutputForm {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct SchedulerConfigArgs {
+    /// URL of the extender as kube-scheduler reaches it, prefix included.
+    #[arg(long, default_value = "https://spillway-extender.spillway-system.svc:8443/v1", value_name = "URL")]
+    url: String,
+    /// Kubeconfig file of kube-scheduler.
+    #[arg(long, default_value = "/etc/kubernetes/scheduler.conf", value_name = "FILE")]
+    scheduler_kubeconfig: String,
+}
+
+/// Parses the arguments and runs the command. The exit code is 0 for done, 1 for failed, 2 for wrong usage.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("spillway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever reads our output has seen enough, as `spillway crds | head` has.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Run(args) => serve::run(*args),
+        Command::Demo(args) => crate::demo::main(&args),
+        Command::Crds => print(&crate::crds::print()),
+        Command::Guards(args) => guards(args),
+        Command::Why(args) => explain::why(&args),
+        Command::SchedulerConfig(args) => print(&scheduler_config(&args)),
+        Command::Completion { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "spillway", &mut out);
+            std::io::stdout().write_all(&out)?;
+            Ok(())
+        }
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn guards(args: GuardsArgs) -> anyhow::Result<()> {
+    let GuardsArgs { nodes, kubeconfig } = args;
+    let nodes = if nodes.is_empty() { runtime()?.block_on(serve::virtual_node_names(kubeconfig.as_deref()))? } else { nodes };
+    print(&crate::guards::print(&nodes)?)
+}
+
+/// An async runtime for one command. Decisions are made by one task; the others wait for the network.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// The part of kube-scheduler's configuration that matters, as tested (docs/operations.md).
+fn scheduler_config(args: &SchedulerConfigArgs) -> String {
+    let SchedulerConfigArgs { url, scheduler_kubeconfig } = args;
+    format!(
+        "apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+clientConnection: {{kubeconfig: {scheduler_kubeconfig}}}
+extenders:
+- urlPrefix: {url}
+  filterVerb: filter
+  preemptVerb: preempt
+  nodeCacheCapable: true      # names only; whole Nodes cost 300 times as much
+  enableHTTPS: true
+  tlsConfig:
+    caFile: /etc/spillway/ca.crt
+    certFile: /etc/spillway/tls.crt
+    keyFile: /etc/spillway/tls.key
+  httpTimeout: 1s             # a hanging extender costs this much per marked pod
+  ignorable: true             # down means: scheduled as without Spillway
+  managedResources:           # pods without this limit are never sent
+  - {{name: spillway.dev/burst, ignoredByScheduler: true}}
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_scheduler_configuration_is_yaml() {
+        let args = SchedulerConfigArgs { url: "https://x/v1".to_owned(), scheduler_kubeconfig: "/k".to_owned() };
+        let parsed: serde_json::Value = serde_yaml_ng::from_str(&scheduler_config(&args)).expect("YAML");
+        assert_eq!(parsed["extenders"][0]["ignorable"], true);
+        assert_eq!(parsed["extenders"][0]["managedResources"][0]["ignoredByScheduler"], true);
+    }
+}

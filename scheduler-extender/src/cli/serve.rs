@@ -1,0 +1,224 @@
+//! `spillway run`: everything wired in one place.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::{GuardsMode, LogForm, RunArgs};
+use crate::admin::{Admin, Readiness};
+use crate::committer::Settings;
+use crate::extender::answers::SnapshotAnswers;
+use crate::extender::certificates::{CertificateFiles, Certificates};
+use crate::extender::{server, watchdog};
+use crate::metrics::{Limits, Metrics};
+use crate::{admin, guards, run};
+
+/// A runtime that does not turn for so long will not come back; a restart is better than a hang (kube-scheduler waits).
+const STALL: Duration = Duration::from_secs(10);
+/// How long a new policy takes to be in force in every API server.
+const GUARDS_PERIOD: Duration = Duration::from_secs(1);
+
+pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
+    log(args.log);
+    // One crypto provider for the whole process, said once.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        anyhow::bail!("another TLS provider is installed already");
+    }
+    super::runtime()?.block_on(serve(args))
+}
+
+fn log(form: LogForm) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match form {
+        LogForm::Text => builder.init(),
+        LogForm::Json => builder.json().init(),
+    }
+}
+
+async fn serve(args: RunArgs) -> anyhow::Result<()> {
+    let RunArgs {
+        kubeconfig,
+        currency,
+        extender_listen,
+        extender_prefix,
+        tls_cert,
+        tls_key,
+        tls_client_ca,
+        admin_listen,
+        bindings_per_second,
+        bindings_in_flight,
+        guards,
+        log: _,
+    } = args;
+    anyhow::ensure!(
+        currency.len() == 3 && currency.bytes().all(|byte| byte.is_ascii_uppercase()),
+        "--currency {currency:?}: three capital letters, as in ISO 4217"
+    );
+    let tls = match tls_cert.zip(tls_key) {
+        Some((certificate, key)) => Some(Certificates::load(CertificateFiles { certificate, key, client_ca: tls_client_ca })?),
+        None => {
+            anyhow::ensure!(
+                extender_listen.ip().is_loopback(),
+                "--extender-listen {extender_listen}: without --tls-cert and --tls-key only a loopback address, such as 127.0.0.1:8443"
+            );
+            None
+        }
+    };
+    let _watchdog = watchdog::Watchdog::start(watchdog::Settings::ending_the_process(STALL), &tokio::runtime::Handle::current())?;
+    let client = client(kubeconfig.as_deref()).await?;
+    let metrics = Arc::new(Metrics::new(&currency, Limits::STANDARD));
+    let handle = run::Handle::default();
+    let settings =
+        Settings { bindings_per_second, bindings_in_flight: usize::from(bindings_in_flight), ..Settings::standard(&currency) };
+
+    let (phase, phases) = watch::channel(server::Phase::Serving);
+    let answers = SnapshotAnswers::new(handle.published.clone(), run::now, handle.extender_asked.clone());
+    let extender = server::Server {
+        settings: server::Settings { prefix: extender_prefix, ..server::Settings::default() },
+        answers: Arc::new(answers),
+        observer: metrics.clone(),
+    };
+    let extender_listener =
+        TcpListener::bind(extender_listen).await.with_context(|| format!("--extender-listen {extender_listen}"))?;
+    let admin_listener = TcpListener::bind(admin_listen).await.with_context(|| format!("--admin-listen {admin_listen}"))?;
+    tracing::info!(extender = %extender_listener.local_addr()?, admin = %admin_listener.local_addr()?, "spillway runs");
+
+    let admin = Admin { metrics: metrics.clone(), readiness: readiness(&handle), status: status(&handle) };
+    let committing = run::run(client.clone(), settings, metrics, handle.clone(), std::future::pending());
+    let guarding = keep_guards(client, handle.clone(), guards);
+    tokio::select! {
+        ended = committing => ended,
+        ended = guarding => ended,
+        ended = extender.serve(extender_listener, tls, phases) => ended.context("the extender's listener failed"),
+        ended = admin::serve(admin_listener, admin, std::future::pending()) => ended.context("the admin listener failed"),
+        signal = told_to_stop() => {
+            // Whoever still has a connection is told to go elsewhere; what was asked is answered.
+            phase.send_replace(server::Phase::Draining);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            tracing::info!(signal, "spillway stops");
+            Ok(())
+        }
+    }
+}
+
+/// A client that tries once: what a failure means is decided by whoever asked.
+pub(super) async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let file = kube::config::Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?
+        }
+        None => kube::Config::infer().await.context("no kubeconfig and no service account: set --kubeconfig or KUBECONFIG")?,
+    };
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+fn readiness(handle: &run::Handle) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
+    let synced = handle.synced.clone();
+    Arc::new(move || {
+        if synced.load(Ordering::Relaxed) {
+            Readiness::Ready
+        } else {
+            Readiness::NotReady("the first lists are not complete".to_owned())
+        }
+    })
+}
+
+fn status(handle: &run::Handle) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
+    let published = handle.published.clone();
+    Arc::new(move || {
+        let state = published.load();
+        let mut nodes: Vec<_> = state.backends.iter().collect();
+        nodes.sort_by(|one, other| one.node.name.cmp(&other.node.name));
+        serde_json::json!({
+            "policies": state.policies.iter().map(|compiled| serde_json::json!({"name": compiled.policy.name, "generation": compiled.policy.generation})).collect::<Vec<_>>(),
+            "virtualNodes": nodes.iter().map(|backend| serde_json::json!({
+                "name": backend.node.name,
+                "node": backend.node.node_name,
+                "provider": backend.node.provider.label(),
+                "pods": backend.usage.pods,
+                "closed": backend.node.closed.map(policy::virtual_node::Closed::label),
+            })).collect::<Vec<_>>(),
+            "budgets": state.books.accounts().map(|(budget, balance)| serde_json::json!({
+                "name": budget.name,
+                "limit": budget.limit.to_string(),
+                "spent": balance.spent.to_string(),
+                "committed": balance.committed.saturating_add(balance.reserved).to_string(),
+                "authorized": balance.authorized.to_string(),
+            })).collect::<Vec<_>>(),
+        })
+    })
+}
+
+/// Applies the guards whenever the set of virtual nodes changes.
+async fn keep_guards(client: Client, handle: run::Handle, mode: GuardsMode) -> anyhow::Result<()> {
+    if mode == GuardsMode::Ignore {
+        return std::future::pending().await;
+    }
+    let mut applied: Option<Vec<String>> = None;
+    loop {
+        tokio::time::sleep(GUARDS_PERIOD).await;
+        let state = handle.published.load_full();
+        let mut names: Vec<String> =
+            state.backends.iter().filter_map(|backend| backend.node.node_name.as_ref()).map(ToString::to_string).collect();
+        names.sort();
+        if !state.synced || applied.as_ref() == Some(&names) {
+            continue;
+        }
+        match apply_guards(&client, &names).await {
+            Ok(()) => applied = Some(names),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "guards not applied; it is tried again"),
+        }
+    }
+}
+
+async fn apply_guards(client: &Client, names: &[String]) -> anyhow::Result<()> {
+    use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+    let params = PatchParams::apply("spillway.dev/guards").force();
+    for guard in guards::guards(names) {
+        let name = guard["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        if guard["kind"] == "ValidatingAdmissionPolicy" {
+            Api::<ValidatingAdmissionPolicy>::all(client.clone()).patch(&name, &params, &Patch::Apply(&guard)).await?;
+        } else {
+            Api::<ValidatingAdmissionPolicyBinding>::all(client.clone()).patch(&name, &params, &Patch::Apply(&guard)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The Nodes that stand for the cluster's virtual nodes.
+pub(super) async fn virtual_node_names(kubeconfig: Option<&Path>) -> anyhow::Result<Vec<String>> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let nodes: Api<crate::api::VirtualNode> = Api::all(client(kubeconfig).await?);
+    let listed = nodes.list(&kube::api::ListParams::default()).await.context("listing VirtualNodes")?;
+    Ok(listed.items.into_iter().filter_map(|node| node.status.and_then(|status| status.node_name)).collect())
+}
+
+async fn told_to_stop() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = |kind: SignalKind, name: &'static str| async move {
+        match signal(kind) {
+            Ok(mut stream) => {
+                stream.recv().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, name, "signal cannot be listened for");
+                std::future::pending::<()>().await;
+            }
+        }
+        name
+    };
+    tokio::select! {
+        name = wait(SignalKind::terminate(), "SIGTERM") => name,
+        name = wait(SignalKind::interrupt(), "SIGINT") => name,
+    }
+}
