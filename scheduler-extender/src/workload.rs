@@ -16,7 +16,7 @@ use policy::taint::Toleration;
 use policy::workload::Owner;
 
 pub use requests::{quantity, requests, resources};
-pub use selectors::{label_selector, match_labels, node_selector, taint, taints, toleration};
+pub use selectors::{match_labels, node_selector, taint, taints, toleration};
 
 use crate::api::{Invalid, names};
 use crate::duration;

@@ -1,29 +1,14 @@
-//! Selectors, affinity terms, taints and tolerations: strings on the wire, operators with their values in the engine.
+//! Node selectors, taints and tolerations: strings on the wire, operators with their values in the engine. Label selectors
+//! stand in policies and are compiled with them, in [`crate::compile`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as wire;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
-use policy::selector::{NodeTerm, Operator, Requirement, Selector};
+use policy::selector::{NodeTerm, Operator, Requirement};
 use policy::taint::{Effect, Taint, Toleration};
 
 use crate::api::Invalid;
-
-/// A label selector; an empty one selects everything. That an absent one selects nothing is the caller's business.
-pub fn label_selector(selector: &meta::LabelSelector) -> Result<Selector, Invalid> {
-    let mut requirements = selector.match_labels.as_ref().map(match_labels).unwrap_or_default();
-    for (place, expression) in selector.match_expressions.iter().flatten().enumerate() {
-        let values = expression.values.as_deref().unwrap_or_default();
-        let operator = match expression.operator.as_str() {
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => operator(&expression.operator, values),
-            other => Err(Invalid::new("operator", other, "must be In, NotIn, Exists or DoesNotExist")),
-        };
-        let operator = operator.map_err(|invalid| invalid.within(&format!("matchExpressions[{place}]")))?;
-        requirements.push(Requirement { key: Arc::from(expression.key.as_str()), operator });
-    }
-    Ok(Selector { requirements })
-}
 
 /// Labels that must be there with these values: `matchLabels`, `nodeSelector`, a Service's selector.
 pub fn match_labels(labels: &BTreeMap<String, String>) -> Vec<Requirement> {

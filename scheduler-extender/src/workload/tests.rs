@@ -320,28 +320,6 @@ fn node_selectors_with_every_operator() {
 }
 
 #[test]
-fn label_selectors() {
-    let selector = |text: &str| {
-        let wire = serde_yaml_ng::from_str(text).expect("the test's own selector");
-        label_selector(&wire).map_err(|invalid| invalid.to_string())
-    };
-    let labels: Labels = [("app", "web"), ("tier", "front")].into_iter().collect();
-    for (text, matches) in [
-        ("{}", true),
-        ("{matchLabels: {app: web}}", true),
-        ("{matchLabels: {app: web, tier: back}}", false),
-        ("{matchLabels: {app: web}, matchExpressions: [{key: tier, operator: NotIn, values: [back]}]}", true),
-        ("{matchExpressions: [{key: tier, operator: DoesNotExist}]}", false),
-    ] {
-        assert_eq!(selector(text).map(|selector| selector.matches(&labels)), Ok(matches), "{text}");
-    }
-    assert_eq!(
-        selector("{matchExpressions: [{key: a, operator: Exists}, {key: b, operator: Gt, values: ['1']}]}").err().as_deref(),
-        Some("matchExpressions[1].operator: \"Gt\" is not allowed: must be In, NotIn, Exists or DoesNotExist")
-    );
-}
-
-#[test]
 fn taints_and_tolerations() {
     let node: k8s_openapi::api::core::v1::NodeSpec =
         serde_yaml_ng::from_str("{taints: [{key: gpu, value: a100, effect: NoSchedule}, {key: spot, effect: NoExecute}]}")
