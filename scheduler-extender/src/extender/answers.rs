@@ -120,3 +120,6 @@ fn pack(published: &Published, policy: &BurstPolicy, workload: &Workload, candid
 fn is_virtual(published: &Published, node: &str) -> bool {
     published.backends.iter().any(|backend| backend.node.node_name.as_deref() == Some(node))
 }
+
+#[cfg(test)]
+mod tests;
