@@ -12,6 +12,7 @@
 mod check;
 mod pattern;
 mod quantity;
+mod types;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,6 +1,8 @@
 //! Tests of the whole.
 mod architecture;
 mod control_plane;
+mod crds;
 mod dashboards;
+mod expressions;
 mod extender_protocol;
 mod metrics;

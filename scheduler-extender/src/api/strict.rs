@@ -132,24 +132,22 @@ fn check(schema: &JSONSchemaProps, value: &Value, path: &str) -> Result<(), Inva
 fn check_object(schema: &JSONSchemaProps, map: &Map<String, Value>, path: &str) -> Result<(), Invalid> {
     let count = i64::try_from(map.len()).unwrap_or(i64::MAX);
     within(schema.min_properties, schema.max_properties, count, path, "entries")?;
-    for name in schema.required.iter().flatten() {
-        if !map.contains_key(name) {
-            return Err(Invalid::new(join(path, name), "", "is required"));
-        }
+    // A field that is written wrongly is the better message than the one that is missing for it.
+    let of = |name: &String| match (
+        schema.properties.as_ref().and_then(|properties| properties.get(name)),
+        &schema.additional_properties,
+    ) {
+        (None, Some(JSONSchemaPropsOrBool::Schema(property))) => Some(&**property),
+        (property, _) => property,
+    };
+    if let Some((name, _)) = map.iter().find(|(name, _)| of(name).is_none()) {
+        let known: Vec<&str> = schema.properties.iter().flatten().map(|(name, _)| name.as_str()).collect();
+        return Err(Invalid::new(join(path, name), "", format!("unknown field; known are {}", known.join(", "))));
     }
-    for (name, value) in map {
-        let path = join(path, name);
-        let property = schema.properties.as_ref().and_then(|properties| properties.get(name));
-        match (property, &schema.additional_properties) {
-            (Some(property), _) => check(property, value, &path)?,
-            (None, Some(JSONSchemaPropsOrBool::Schema(property))) => check(property, value, &path)?,
-            (None, _) => {
-                let known: Vec<&str> = schema.properties.iter().flatten().map(|(name, _)| name.as_str()).collect();
-                return Err(Invalid::new(path, "", format!("unknown field; known are {}", known.join(", "))));
-            }
-        }
+    if let Some(name) = schema.required.iter().flatten().find(|name| !map.contains_key(*name)) {
+        return Err(Invalid::new(join(path, name), "", "is required"));
     }
-    Ok(())
+    map.iter().try_for_each(|(name, value)| of(name).map_or(Ok(()), |property| check(property, value, &join(path, name))))
 }
 
 fn check_array(schema: &JSONSchemaProps, items: &[Value], path: &str) -> Result<(), Invalid> {

@@ -59,7 +59,13 @@ fn good_manifests_are_read() {
 
 #[test]
 fn unknown_fields_are_refused_with_their_path() {
-    check(BUDGET, "period", "perod", "spec.period: is required");
+    check(BUDGET, ", period: Day", "", "spec.period: is required");
+    check(
+        BUDGET,
+        "period",
+        "perod",
+        "spec.perod: unknown field; known are amount, currency, period, scope, timeZone, whenExceeded",
+    );
     check(
         BUDGET,
         "{amount",

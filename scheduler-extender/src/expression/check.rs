@@ -3,7 +3,7 @@
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use regex::Regex;
 
-use super::{NAMESPACE, OBJECT, VISIT, pattern};
+use super::{NAMESPACE, OBJECT, VISIT, pattern, types};
 
 /// Deepest nesting of comprehensions: a list of lists can be searched, and no more.
 const NESTING_MAX: usize = 2;
@@ -12,16 +12,18 @@ const NESTING_MAX: usize = 2;
 const DEPTH_MAX: usize = 32;
 
 /// Names of types, which an expression may compare with `type(..)`.
-const TYPES: [&str; 9] = ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"];
+pub(super) const TYPES: [&str; 9] = ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"];
 
 /// Functions called as `f(x)`, with the number of their arguments.
-const GLOBAL: [(&str, usize); 10] = [
+const GLOBAL: [(&str, usize); 11] = [
     ("bool", 1),
     ("bytes", 1),
     ("double", 1),
     ("dyn", 1),
     ("int", 1),
     ("quantity", 1),
+    // Documented as a member, and declared as a global function by the API server.
+    ("sign", 1),
     ("size", 1),
     ("string", 1),
     ("type", 1),
@@ -29,7 +31,7 @@ const GLOBAL: [(&str, usize); 10] = [
 ];
 
 /// Functions called as `x.f(y)`, with the number of their arguments.
-const MEMBER: [(&str, usize); 13] = [
+const MEMBER: [(&str, usize); 12] = [
     ("add", 1),
     ("asApproximateFloat", 0),
     ("asInteger", 0),
@@ -39,7 +41,6 @@ const MEMBER: [(&str, usize); 13] = [
     ("isGreaterThan", 1),
     ("isInteger", 0),
     ("isLessThan", 1),
-    ("sign", 0),
     ("size", 0),
     ("startsWith", 1),
     ("sub", 1),
@@ -67,24 +68,6 @@ const OPERATORS: [&str; 18] = [
     operators::IN,
 ];
 
-/// Members and operators that yield a boolean.
-const BOOLEAN: [&str; 14] = [
-    "contains",
-    "endsWith",
-    "isGreaterThan",
-    "isInteger",
-    "isLessThan",
-    "startsWith",
-    operators::LOGICAL_AND,
-    operators::LOGICAL_OR,
-    operators::LOGICAL_NOT,
-    operators::EQUALS,
-    operators::NOT_EQUALS,
-    operators::IN,
-    operators::NOT_STRICTLY_FALSE,
-    "bool",
-];
-
 /// The name under which the evaluator finds the compiled pattern with this index.
 pub(super) fn pattern_function(index: usize) -> String {
     format!("@matches{index}")
@@ -95,9 +78,7 @@ pub(super) fn pattern_function(index: usize) -> String {
 pub(super) fn check(tree: &mut IdedExpr) -> Result<Vec<Regex>, String> {
     let mut checker = Checker { scope: Vec::new(), nesting: 0, depth: 0, patterns: Vec::new() };
     checker.expression(tree)?;
-    if !yields_boolean(tree) {
-        return Err("must yield a boolean: compare the value with something, as in `.. == true`".to_owned());
-    }
+    types::yields_boolean(tree)?;
     Ok(checker.patterns)
 }
 
@@ -236,23 +217,4 @@ fn equality_of_quantities(call: &CallExpr) -> Result<(), String> {
         return Err("quantities that were added or subtracted are compared with compareTo".to_owned());
     }
     Ok(())
-}
-
-/// Whether the value is a boolean whatever the pod is. The API server refuses an expression whose type it cannot tell.
-fn yields_boolean(node: &IdedExpr) -> bool {
-    match &node.expr {
-        Expr::Literal(literal) => matches!(literal, LiteralValue::Boolean(_)),
-        Expr::Select(select) => select.test,
-        Expr::Comprehension(comprehension) => match &comprehension.result.expr {
-            Expr::Ident(name) if *name == comprehension.accu_var => yields_boolean(&comprehension.accu_init),
-            _ => yields_boolean(&comprehension.result),
-        },
-        Expr::Call(call) if call.func_name == operators::CONDITIONAL => call.args.iter().skip(1).all(yields_boolean),
-        Expr::Call(call) => {
-            let name = call.func_name.as_str();
-            let compares = [operators::GREATER_EQUALS, operators::LESS_EQUALS, operators::GREATER, operators::LESS];
-            BOOLEAN.contains(&name) || compares.contains(&name) || name.starts_with("@matches")
-        }
-        Expr::Ident(_) | Expr::List(_) | Expr::Map(_) | Expr::Struct(_) | Expr::Unspecified => false,
-    }
 }

@@ -53,10 +53,10 @@ impl StaticVal for Amount {}
 /// Adds `quantity` and its methods to a language.
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     add_overload!(env, fn quantity: (CelString<'_>) -> Result<Amount>)?;
+    add_overload!(env, fn sign: (Amount) -> CelInt)?;
     add_member_overload!(env, fn compare_to: (Amount, Amount) -> CelInt)?;
     add_member_overload!(env, fn is_greater_than: (Amount, Amount) -> CelBool)?;
     add_member_overload!(env, fn is_less_than: (Amount, Amount) -> CelBool)?;
-    add_member_overload!(env, fn sign: (Amount) -> CelInt)?;
     add_member_overload!(env, fn is_integer: (Amount) -> CelBool)?;
     add_member_overload!(env, fn as_integer: (Amount) -> Result<CelInt>)?;
     add_member_overload!(env, fn as_approximate_float: (Amount) -> CelDouble)?;

@@ -162,6 +162,11 @@ fn all() -> Vec<String> {
 /// A provider in the memory of Spillway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.region == oldSelf.region")
+        .message("region cannot be changed, because what runs there would be lost from sight: create another VirtualNode")
+        .field_path(".region").reason(Reason::FieldValueForbidden)
+)]
 pub struct InMemorySpec {
     /// Name of the region it plays.
     #[serde(default = "local")]
