@@ -21,6 +21,8 @@ build: ## Build the program `spillway` (release)
 # Incremental compilation costs disk and time where everything is built once.
 test: export CARGO_INCREMENTAL = 0
 test: fmt-check lint deny components ## Everything that CI checks: style, licences, and all tests with the real components
+	@# The tests start the program itself.
+	cargo build --locked
 	cargo test --workspace --locked
 
 components: ## Build etcd, Kubernetes, KWOK and Prometheus for the tests (once, 10 to 15 minutes on two cores)

@@ -6,3 +6,5 @@ mod dashboards;
 mod expressions;
 mod extender_protocol;
 mod metrics;
+mod placement;
+mod scenario;
