@@ -42,6 +42,7 @@ use self::random::Random;
 pub use self::requests::{ApiError, PodRef, Request, Ticket};
 pub use self::run_time::{EXIT_CODE_ANNOTATION, RUN_TIME_ANNOTATION};
 use self::scheduler::Scheduler;
+pub use self::scheduler::cpu_millis;
 use self::scheduling::SchedulerLoop;
 pub use self::settings::Settings;
 use self::store::{PodId, Store};
@@ -93,12 +94,12 @@ pub enum Observation {
 }
 
 /// The answer to a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// Which request.
     pub ticket: Ticket,
-    /// How it went.
-    pub outcome: Result<(), ApiError>,
+    /// How it went. Where it was about a pod that is still there, the pod as it was then.
+    pub outcome: Result<Option<Arc<Pod>>, ApiError>,
 }
 
 /// An Event, as the cluster's own components and the driver record it.
@@ -336,30 +337,37 @@ impl Simulation {
         self.publish();
     }
 
-    /// Tells the watches what was written.
+    /// Tells the watches what was written, also what the Job controller writes because of it.
     fn publish(&mut self) {
-        // Job bookkeeping may write Jobs only, never pods, so one round is enough.
-        for (id, change) in self.store.take_outbox() {
-            let object = match (&change, id) {
-                (Change::PodApplied(pod) | Change::PodDeleted(pod), Some(id)) => {
-                    self.job_sees(id, &change);
-                    PodOrNode::Pod(id, pod.clone())
-                }
-                (Change::NodeApplied(node) | Change::NodeDeleted(node), _) => PodOrNode::Node(node.clone()),
-                (Change::PodApplied(_) | Change::PodDeleted(_), None) => {
-                    unreachable!("the store names the pod of a pod's change")
-                }
-            };
-            let now = self.now;
-            let latency = self.latencies.duration(&self.settings.scheduler_watch_latency);
-            self.watch_at[0] = self.watch_at[0].max(now + latency);
-            self.agenda.plan(self.watch_at[0], Item::SchedulerSees(change.clone(), object));
-            self.watch_delays.retain(|delay| delay.until > now);
-            let delayed = self.watch_delays.iter().map(|delay| delay.delay).max().unwrap_or_default();
-            let latency = self.latencies.duration(&self.settings.driver_watch_latency) + delayed;
-            self.watch_at[1] = self.watch_at[1].max(now + latency);
-            self.agenda.plan(self.watch_at[1], Item::DriverSees(change));
+        loop {
+            let written = self.store.take_outbox();
+            if written.is_empty() {
+                return;
+            }
+            for (id, change) in written {
+                self.tell(id, change);
+            }
         }
+    }
+
+    fn tell(&mut self, id: Option<PodId>, change: Change) {
+        let object = match (&change, id) {
+            (Change::PodApplied(pod) | Change::PodDeleted(pod), Some(id)) => {
+                self.job_sees(id, &change);
+                PodOrNode::Pod(id, pod.clone())
+            }
+            (Change::NodeApplied(node) | Change::NodeDeleted(node), _) => PodOrNode::Node(node.clone()),
+            (Change::PodApplied(_) | Change::PodDeleted(_), None) => unreachable!("the store names the pod of a pod's change"),
+        };
+        let now = self.now;
+        let latency = self.latencies.duration(&self.settings.scheduler_watch_latency);
+        self.watch_at[0] = self.watch_at[0].max(now + latency);
+        self.agenda.plan(self.watch_at[0], Item::SchedulerSees(change.clone(), object));
+        self.watch_delays.retain(|delay| delay.until > now);
+        let delayed = self.watch_delays.iter().map(|delay| delay.delay).max().unwrap_or_default();
+        let latency = self.latencies.duration(&self.settings.driver_watch_latency) + delayed;
+        self.watch_at[1] = self.watch_at[1].max(now + latency);
+        self.agenda.plan(self.watch_at[1], Item::DriverSees(change));
     }
 
     fn disturb(&mut self, disturbance: Disturbance) {

@@ -35,6 +35,13 @@ pub enum Request {
         /// Which pod.
         pod: PodRef,
     },
+    /// Reads a pod. It comes with the answer.
+    Read {
+        /// Which pod.
+        pod: PodRef,
+    },
+    /// Takes the time of a write and does nothing: for objects that the driver keeps itself.
+    RoundTrip,
     /// Creates a pod.
     CreatePod(Box<Pod>),
     /// Creates or replaces a node.
@@ -99,7 +106,7 @@ impl Simulation {
 
     pub(super) fn arrives(&mut self, ticket: Ticket, request: Request) {
         let is_binding = matches!(request, Request::Bind(_));
-        let mut outcome = self.execute(request);
+        let mut outcome = self.execute(request).map(|id| id.and_then(|id| self.store.pod(id).cloned()));
         if is_binding && self.latencies.one_in(self.settings.lost_binding_answers_one_in) {
             outcome = Err(ApiError::lost());
         }
@@ -107,34 +114,37 @@ impl Simulation {
         self.agenda.plan(self.now + latency, Item::Answered(Answer { ticket, outcome }));
     }
 
-    fn execute(&mut self, request: Request) -> Result<(), ApiError> {
+    /// Does what is asked; the pod that it was about comes back.
+    fn execute(&mut self, request: Request) -> Result<Option<PodId>, ApiError> {
+        let now = self.now;
         match request {
-            Request::Bind(binding) => self.bind(&binding).map(|_| ()),
+            Request::Bind(binding) => self.bind(&binding).map(Some),
             Request::SetTolerations { pod, tolerations } => {
                 let id = self.resolve(&pod)?;
                 self.store.update_pod(id, |pod| pod.spec.get_or_insert_default().tolerations = Some(tolerations));
-                Ok(())
+                Ok(Some(id))
             }
             Request::RepairScheduled { pod } => {
                 let id = self.resolve(&pod)?;
-                let now = self.now;
                 self.store.update_pod(id, |pod| set_condition(pod, "PodScheduled", true, None, None, now));
-                Ok(())
+                Ok(Some(id))
             }
             Request::DeletePod { pod } => {
                 let id = self.resolve(&pod)?;
                 self.begin_deletion(id);
-                Ok(())
+                Ok(None)
             }
-            Request::CreatePod(pod) => self.create_pod(*pod).map(|_| ()),
+            Request::Read { pod } => self.resolve(&pod).map(Some),
+            Request::CreatePod(pod) => self.create_pod(*pod).map(Some),
             Request::ApplyNode(node) => {
                 self.apply_node(*node);
-                Ok(())
+                Ok(None)
             }
             Request::Record(recorded) => {
                 self.record(recorded);
-                Ok(())
+                Ok(None)
             }
+            Request::RoundTrip => Ok(None),
         }
     }
 

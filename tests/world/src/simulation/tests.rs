@@ -142,7 +142,7 @@ fn the_driver_binds_to_a_cloud_and_is_held_to_the_preconditions() {
     while answers.len() < 3 {
         for observation in simulation.run_until(limit, &mut NoExtender) {
             if let Observation::Answer(answer) = observation {
-                answers.insert(answer.ticket, answer.outcome.map_err(|error| error.code));
+                answers.insert(answer.ticket, answer.outcome.map(|_| ()).map_err(|error| error.code));
             }
         }
     }
@@ -379,16 +379,19 @@ proptest! {
     }
 }
 
+/// Effort is counted, not timed: a busy machine must not fail this. 100,000 steps are far below a second in a release build.
 #[test]
-fn five_hundred_pods_are_simulated_in_a_moment() {
-    let begun = std::time::Instant::now();
+fn five_hundred_pods_are_simulated_in_few_steps() {
     let mut simulation = simulation(9);
     simulation.apply(nodes(10, "8"));
     simulation.apply(job(500, 500, ""));
-    simulation.run_to_rest(hours(&simulation, 2), &mut NoExtender);
+    let limit = hours(&simulation, 2);
+    let mut steps = 0;
+    while simulation.next_event_at().is_some_and(|at| at <= limit) {
+        simulation.step(&mut NoExtender);
+        simulation.ready.clear();
+        steps += 1;
+    }
     assert!(simulation.jobs().all(|job| job.is_complete));
-    let took = begun.elapsed();
-    // Generous: a debug build on a busy machine. A release build takes a hundredth of it.
-    assert!(took < Duration::from_secs(8), "{took:?}");
-    println!("500 pods in {took:?}");
+    assert!(steps < 100_000, "{steps} steps");
 }

@@ -15,6 +15,7 @@ use policy::{Resources, Timestamp};
 
 use self::queue::Queue;
 pub(super) use self::queue::{FLUSH_EVERY, RefusedBy};
+pub use self::view::cpu_millis;
 pub(super) use self::view::effective_request;
 use self::view::{NodeView, PodView};
 use super::admission::is_gated;

@@ -104,6 +104,11 @@ impl NodeView {
     }
 }
 
+/// Thousandths of a CPU that a pod asks for.
+pub fn cpu_millis(pod: &Pod) -> i64 {
+    effective_request(pod).cpu_millis
+}
+
 /// What a pod asks for: containers and sidecars together, or its biggest init step, and its overhead.
 pub(crate) fn effective_request(pod: &Pod) -> Resources {
     let Some(spec) = pod.spec.as_ref() else { return Resources::default() };
