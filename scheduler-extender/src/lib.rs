@@ -6,6 +6,7 @@ pub mod cli;
 pub mod committer;
 pub mod compile;
 pub mod crds;
+pub mod demo;
 pub mod duration;
 pub mod expression;
 pub mod extender;
@@ -15,15 +16,3 @@ pub mod record;
 pub mod run;
 pub mod selection;
 pub mod workload;
-
-/// The demo follows.
-pub mod demo {
-    /// Flags of `spillway demo`.
-    #[derive(Debug, clap::Args)]
-    pub struct Args {}
-
-    /// Runs the demo.
-    pub fn main(_: &Args) -> anyhow::Result<()> {
-        anyhow::bail!("the demo follows")
-    }
-}

@@ -30,14 +30,18 @@ const VIRTUAL: ReasonText = ReasonText::new("spillway: virtual nodes are bound t
 /// Answers from the published state. Every replica gives the same.
 pub struct SnapshotAnswers {
     published: Arc<ArcSwap<Published>>,
-    clock: fn() -> Timestamp,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     asked: Arc<AtomicBool>,
 }
 
 impl SnapshotAnswers {
     /// Answers from what is published; `asked` is raised when kube-scheduler is heard of.
-    pub fn new(published: Arc<ArcSwap<Published>>, clock: fn() -> Timestamp, asked: Arc<AtomicBool>) -> SnapshotAnswers {
-        SnapshotAnswers { published, clock, asked }
+    pub fn new(
+        published: Arc<ArcSwap<Published>>,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+        asked: Arc<AtomicBool>,
+    ) -> SnapshotAnswers {
+        SnapshotAnswers { published, clock: Arc::new(clock), asked }
     }
 }
 
