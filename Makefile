@@ -10,7 +10,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/spillway
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help build test components fmt fmt-check lint deny bench demo crds
+.PHONY: help build test components fmt fmt-check lint deny bench bench-kubernetes demo crds
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,13 @@ $(CARGO_DENY):
 
 bench: ## Criterion benchmarks of the hot paths
 	cargo bench -p tests --locked
+
+bench-kubernetes: components ## Fan-outs and single pods against the real kube-scheduler, and memory (about 30 minutes)
+	cargo build --release --locked
+	for nodes in 10 1000 5000; do cargo bench -p tests --locked --bench kubernetes -- fan-out --nodes $$nodes --pairs 5; done
+	cargo bench -p tests --locked --bench kubernetes -- fan-out --nodes 10 --pairs 5 --stock-scheduler-limits
+	cargo bench -p tests --locked --bench kubernetes -- single
+	cargo bench -p tests --locked --bench kubernetes -- memory
 
 demo: ## 500 pods burst over three virtual nodes, no cluster needed; ARGS="--output json" and the like are passed on
 	cargo run --release --locked -- demo $(ARGS)

@@ -8,7 +8,7 @@ use policy::selector::{Labels, Selector};
 use policy::snapshot::Namespaces;
 use serde_json::Value;
 
-use crate::expression::Expression;
+use crate::expression::{Expression, Subject};
 
 /// A policy that compiled.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Policies {
         self.0.iter()
     }
 
-    /// The policy of a pod. `object` is the pod as a JSON value; it is only made when a condition asks for it.
+    /// The policy of a pod. Its JSON form, which conditions look at, is only made where there are conditions.
     pub fn select(&self, namespaces: &Namespaces, pod: &Pod, labels: &Labels) -> Selection {
         let mut selection = Selection::default();
         let Some(namespace) = pod.metadata.namespace.as_deref() else { return selection };
@@ -78,11 +78,12 @@ impl Policies {
     }
 }
 
-/// Whether all conditions hold; `None` if one cannot be evaluated before another has said no.
+/// Whether all conditions hold; `None` if one cannot be evaluated and none of the others says no.
 fn holds(conditions: &[Expression], object: &Value, namespace: &Value) -> Option<bool> {
+    let mut subject = Subject::new(object, namespace);
     let mut failed = false;
     for condition in conditions {
-        match condition.matches(object, namespace) {
+        match subject.matches(condition) {
             Ok(true) => {}
             Ok(false) => return Some(false),
             Err(_) => failed = true,

@@ -151,6 +151,27 @@ impl Scenario {
         assert!(status.success());
     }
 
+    /// CPU that Spillway has used, user and system.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        let stat = self.proc("stat")?;
+        // Fields 14 and 15, in clock ticks of 10 ms; the name in brackets may hold spaces.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
+    /// Resident memory of Spillway.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        let status = self.proc("status")?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).context("VmRSS")?;
+        Ok(line.split_whitespace().nth(1).context("a number")?.parse::<u64>()? * 1024)
+    }
+
+    fn proc(&self, file: &str) -> Result<String> {
+        let id = self.spillway.lock().expect("no test panics while it holds this").as_ref().and_then(Child::id);
+        Ok(std::fs::read_to_string(format!("/proc/{}/{file}", id.context("Spillway does not run")?))?)
+    }
+
     /// Everything at `/metrics`.
     pub(crate) async fn metrics(&self) -> String {
         reqwest::get(format!("http://{}/metrics", self.admin)).await.expect("metrics").text().await.expect("text")

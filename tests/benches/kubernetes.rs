@@ -1,0 +1,235 @@
+//! Spillway beside a real kube-scheduler, against kube-scheduler alone: `make bench-kubernetes`.
+//!
+//! ```text
+//! cargo bench -p tests --bench kubernetes -- fan-out --nodes 1000 --pairs 5
+//! cargo bench -p tests --bench kubernetes -- single
+//! cargo bench -p tests --bench kubernetes -- memory
+//! ```
+//!
+//! *fan-out*: a Job of 1,000 pods. Reference: its pods are small, everything fits on dedicated nodes, no Spillway runs.
+//! Measured: its pods are ten times as large, dedicated nodes have room for 100, Spillway binds the rest. Time from the POST of
+//! the Job until the last pod has a node, seen through a watch. Both halves of a pair run on the same control plane.
+
+#[path = "../it/scenario.rs"]
+#[allow(dead_code, reason = "the stage is shared with the tests")]
+mod scenario;
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, PostParams, WatchEvent, WatchParams};
+use kube::{Api, Client};
+use scenario::{Extender, NAMESPACE, Scenario, dedicated_first};
+use serde_json::json;
+use world::control_plane::{Component, DedicatedNodes, SchedulerOptions, wait_until};
+
+const PODS: u32 = 1000;
+const ROOM: usize = 100;
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let number = |name: &str, default: usize| -> Result<usize> {
+        match arguments.iter().position(|argument| argument == name) {
+            Some(place) => arguments.get(place + 1).context("a number after it")?.parse().with_context(|| name.to_owned()),
+            None => Ok(default),
+        }
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    match arguments.first().map(String::as_str) {
+        Some("fan-out") => {
+            let stock = arguments.iter().any(|argument| argument == "--stock-scheduler-limits");
+            runtime.block_on(fan_out(number("--nodes", 10)?, number("--pairs", 5)?, stock))
+        }
+        Some("single") => runtime.block_on(single(number("--pods", 50)?)),
+        Some("memory") => runtime.block_on(memory(number("--nodes", 5000)?, number("--pods", 50_000)?)),
+        // `cargo bench` runs every benchmark; this one takes minutes and wants to be asked for.
+        None => {
+            println!("kubernetes: say fan-out, single or memory");
+            Ok(())
+        }
+        Some(other) => bail!("{other}: fan-out, single or memory"),
+    }
+}
+
+async fn fan_out(nodes: usize, pairs: usize, stock: bool) -> Result<()> {
+    let scheduler = if stock { SchedulerOptions::stock() } else { SchedulerOptions::new() };
+    let scenario = Scenario::with(Extender::Absent, scheduler, |builder| builder.node_lease(Duration::from_secs(3600))).await?;
+    // Ten nodes have room for ten large pods each; the others are too small for one, but kube-scheduler looks at them all.
+    scenario.plane.create_dedicated_nodes(&DedicatedNodes::new("dedicated", 10).cpu("10").memory("64Gi")).await?;
+    if nodes > 10 {
+        scenario
+            .plane
+            .create_dedicated_nodes(&DedicatedNodes::new("dedicated-small", nodes - 10).cpu("500m").memory("8Gi"))
+            .await?;
+    }
+    scenario.virtual_node("virtual-0", "0.04").await;
+    scenario.policy("fan-out", "large", dedicated_first(&["virtual-0"]), json!({})).await;
+    println!(
+        "{PODS} pods, {nodes} dedicated nodes, kube-scheduler client {}",
+        if stock { "at its default limits" } else { "1000/2000 qps" }
+    );
+    println!(
+        "{:>4}  {:>11}  {:>11}  {:>6}  {:>18}  {:>14}",
+        "pair", "reference s", "spillway s", "ratio", "dedicated/virtual", "spillway CPU s"
+    );
+    let mut ratios = Vec::new();
+    for pair in 1..=pairs {
+        scenario.plane.wait_until_idle(PATIENCE).await?;
+        let reference = timed(&scenario, "small", "100m").await?;
+        clear(&scenario, "small").await?;
+        scenario.start().await;
+        scenario.plane.wait_until_idle(PATIENCE).await?;
+        let before = scenario.cpu_time()?;
+        let measured = timed(&scenario, "large", "1").await?;
+        let cpu = scenario.cpu_time()?.saturating_sub(before);
+        let places = scenario.places("large").await;
+        let ratio = measured.as_secs_f64() / reference.as_secs_f64();
+        println!(
+            "{pair:>4}  {:>11.2}  {:>11.2}  {ratio:>6.2}  {:>18}  {:>14.2}",
+            reference.as_secs_f64(),
+            measured.as_secs_f64(),
+            format!("{}/{}", places.dedicated.len(), places.virtual_.len()),
+            cpu.as_secs_f64(),
+        );
+        anyhow::ensure!(places.dedicated.len() == ROOM, "dedicated nodes hold exactly {ROOM}");
+        ratios.push(ratio);
+        scenario.kill().await;
+        clear(&scenario, "large").await?;
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("median ratio {:.2}", ratios[ratios.len() / 2]);
+    Ok(())
+}
+
+/// From the POST of a Job until its last pod has a node.
+async fn timed(scenario: &Scenario, name: &str, cpu: &str) -> Result<Duration> {
+    let bound = watch_bound(&scenario.client, name, PODS as usize);
+    tokio::pin!(bound);
+    // The watch is open before the Job is there.
+    tokio::select! {
+        ended = &mut bound => bail!("the watch ended early: {ended:?}"),
+        () = tokio::time::sleep(Duration::from_millis(500)) => {}
+    }
+    let started = Instant::now();
+    scenario.job(name, PODS, cpu, json!({})).await;
+    let last = tokio::time::timeout(PATIENCE, bound).await.context("pods without a node")??;
+    Ok(last.duration_since(started))
+}
+
+/// When the last of `count` pods of the app had a node.
+async fn watch_bound(client: &Client, app: &str, count: usize) -> Result<Instant> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let mut bound: HashSet<String> = HashSet::new();
+    let stream = pods.watch(&WatchParams::default().labels(&format!("app={app}")).timeout(290), "0").await?;
+    let mut stream = stream.boxed();
+    while let Some(event) = stream.try_next().await? {
+        let (WatchEvent::Added(pod) | WatchEvent::Modified(pod)) = event else { continue };
+        if world::control_plane::place_of(&pod).is_some() {
+            bound.extend(pod.metadata.uid);
+        }
+        if bound.len() == count {
+            return Ok(Instant::now());
+        }
+    }
+    bail!("the watch ended with {} of {count} pods bound", bound.len())
+}
+
+async fn clear(scenario: &Scenario, name: &str) -> Result<()> {
+    let jobs: Api<Job> = Api::namespaced(scenario.client.clone(), NAMESPACE);
+    jobs.delete(name, &DeleteParams::background()).await?;
+    wait_until("an empty namespace", PATIENCE, async || {
+        let left = scenario.plane.pods(NAMESPACE, &format!("app={name}")).await?.len();
+        anyhow::ensure!(left == 0, "{left} pods left");
+        Ok(())
+    })
+    .await
+}
+
+/// One pod at a time, dedicated nodes full: from its POST until it has a node.
+async fn single(count: usize) -> Result<()> {
+    let scenario = Scenario::new(Extender::Absent).await;
+    scenario.dedicated(3, "1").await;
+    scenario.virtual_node("virtual-0", "0.04").await;
+    let selector = json!({"podSelector": {"matchLabels": {"single": "yes"}}});
+    scenario.policy("single", "single", dedicated_first(&["virtual-0"]), selector).await;
+    scenario.start().await;
+    scenario.plane.wait_until_idle(PATIENCE).await?;
+    let mut times = Vec::new();
+    for number in 0..count {
+        let app = format!("single-{number}");
+        let bound = watch_bound(&scenario.client, &app, 1);
+        tokio::pin!(bound);
+        tokio::select! {
+            ended = &mut bound => bail!("the watch ended early: {ended:?}"),
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+        let pods: Api<Pod> = Api::namespaced(scenario.client.clone(), NAMESPACE);
+        let pod = json!({"metadata": {"name": app, "labels": {"app": app, "single": "yes"}},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}}}]}});
+        let posted = Instant::now();
+        pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+        times.push(tokio::time::timeout(PATIENCE, bound).await.context("a pod without a node")??.duration_since(posted));
+    }
+    times.sort();
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1000.0;
+    println!(
+        "single pod, created to bound on the virtual node, {count} pods: p50 {:.1} ms, p90 {:.1} ms, max {:.1} ms",
+        at(50),
+        at(90),
+        at(100)
+    );
+    Ok(())
+}
+
+/// Resident memory with many nodes and pods.
+async fn memory(nodes: usize, pods: usize) -> Result<()> {
+    let scenario =
+        Scenario::with(Extender::Absent, SchedulerOptions::new(), |builder| builder.node_lease(Duration::from_secs(3600)))
+            .await?;
+    let names = scenario.plane.create_dedicated_nodes(&DedicatedNodes::new("dedicated", nodes).cpu("64").memory("256Gi")).await?;
+    scenario.virtual_node("virtual-0", "0.04").await;
+    scenario.policy("fan-out", "large", dedicated_first(&["virtual-0"]), json!({})).await;
+    // Nothing but the API server is needed to store them, and nothing should eat the machine meanwhile.
+    for component in [Component::Scheduler, Component::ControllerManager, Component::Kwok] {
+        scenario.plane.stop(component);
+    }
+    let api: Api<Pod> = Api::namespaced(scenario.client.clone(), NAMESPACE);
+    let started = Instant::now();
+    let creations = futures::stream::iter(0..pods).map(|number| {
+        let (api, node) = (api.clone(), &names[number % names.len()]);
+        let pod = json!({
+            "metadata": {"name": format!("pod-{number}"), "labels": {"app": format!("app-{}", number % 100)}},
+            "spec": {"nodeName": node, "containers": [{"name": "main", "image": "registry.example/work:1",
+                "env": (0..10).map(|key| json!({"name": format!("SETTING_{key}"), "value": "some value of ordinary length"})).collect::<Vec<_>>(),
+                "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}}}]},
+        });
+        async move { api.create(&PostParams::default(), &serde_json::from_value(pod)?).await.map(drop).map_err(anyhow::Error::from) }
+    });
+    let mut creations = creations.buffer_unordered(32);
+    let mut done = 0;
+    while let Some(created) = creations.next().await {
+        created?;
+        done += 1;
+        if done % 10_000 == 0 {
+            println!("{done} pods after {:.0} s", started.elapsed().as_secs_f64());
+        }
+    }
+    scenario.start().await;
+    let ready = scenario.resident_bytes()?;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    println!(
+        "{nodes} nodes, {pods} pods: {:.0} MB resident when ready, {:.0} MB after 20 s",
+        mb(ready),
+        mb(scenario.resident_bytes()?)
+    );
+    Ok(())
+}
+
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
