@@ -87,6 +87,7 @@ pub enum Phase {
     Serving,
     /// Finish what has begun; tell every later call, on every connection, to go elsewhere: 503 and `Connection: close`.
     /// Taking the replica out of a Service does not do that, because established connections stay where they are.
+    /// New connections are still accepted and told the same, until whoever routes them has noticed.
     Draining,
     /// Accept no connection, close idle ones, return when the calls in flight are answered.
     Stopping,
@@ -192,10 +193,12 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return response;
     }
     let version = request.version();
+    // Asked before the body: what has begun is finished.
+    let draining = shared.draining();
     let received = receive(&shared, request).await;
     let started = Instant::now();
     let request_bytes = received.as_ref().map_or(0, |received| received.body.len());
-    let answer = shared.answer(verb, received);
+    let answer = if draining { unwelcome(verb) } else { shared.answer(verb, received) };
     shared.warn_about_mode(answer.mode);
     shared.observer.called(&Call {
         verb,
@@ -207,7 +210,16 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         candidates: answer.candidates,
         offered: answer.offered,
     });
-    respond(answer, version)
+    // What is left of a broken body is not worth reading.
+    let broken = matches!(answer.outcome, Outcome::TooLarge | Outcome::Incomplete);
+    let close = broken || shared.draining();
+    // HTTP/2 knows no such header; its connections end with the phase `Stopping`.
+    respond(answer, close && version < Version::HTTP_2)
+}
+
+/// The answer of a replica that is about to leave.
+fn unwelcome(verb: Verb) -> Answer {
+    protocol::refused(verb, Outcome::Draining, "spillway: this replica is draining")
 }
 
 impl Shared {
@@ -216,11 +228,11 @@ impl Shared {
         Verb::ALL.into_iter().find(|known| known.label() == verb)
     }
 
-    /// The phase is looked at after the body has arrived: a replica that was told to drain meanwhile says so.
+    fn draining(&self) -> bool {
+        *self.phase.borrow() != Phase::Serving
+    }
+
     fn answer(&self, verb: Verb, received: Result<Received<'_>, Broken>) -> Answer {
-        if *self.phase.borrow() != Phase::Serving {
-            return protocol::refused(verb, Outcome::Draining, "spillway: this replica is draining");
-        }
         match received {
             Ok(received) => protocol::answer(verb, &received.body, self.answers.as_ref()),
             Err(broken) => protocol::refused(verb, broken.outcome(), &broken.to_string()),
@@ -235,16 +247,10 @@ impl Shared {
     }
 }
 
-fn respond(answer: Answer, version: Version) -> Response {
-    let (status, close) = match answer.outcome {
-        Outcome::Answered | Outcome::FailedOpen | Outcome::Invalid => (StatusCode::OK, false),
-        // What is left of the body is not worth reading.
-        Outcome::TooLarge | Outcome::Incomplete => (StatusCode::OK, true),
-        Outcome::Draining => (StatusCode::SERVICE_UNAVAILABLE, true),
-    };
+fn respond(answer: Answer, close: bool) -> Response {
+    let status = if answer.outcome == Outcome::Draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let mut response = sized(status, "application/json", answer.body);
-    // HTTP/2 knows no such header; its connections end with the phase `Stopping`.
-    if close && version < Version::HTTP_2 {
+    if close {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -191,6 +191,22 @@ impl Connection {
         self.send(&request(path, body)).await
     }
 
+    /// Sends a request up to the middle of its body and returns the rest. When this returns the server has read the
+    /// headers: it was asked to say so.
+    pub(super) async fn begin_post(&mut self, path: &str, body: &str) -> String {
+        let (head, body) = (request(path, body), body.len());
+        let headers = head.len() - body;
+        let expecting = format!("{}Expect: 100-continue\r\n\r\n", &head[..headers - 2]);
+        self.write(&expecting).await;
+        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+        while self.received.len() < go_on.len() {
+            self.more().await.expect("the server wants the body");
+        }
+        assert_eq!(self.received.split_off(0), go_on);
+        self.write(&head[headers..headers + body / 2]).await;
+        head[headers + body / 2..].to_owned()
+    }
+
     /// Whether a call came through; a connection may be turned away.
     pub(super) async fn post_or_closed(&mut self, path: &str, body: &str) -> bool {
         self.try_write(&request(path, body)).await && self.read().await.is_some_and(|response| response.status == 200)
