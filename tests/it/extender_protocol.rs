@@ -111,7 +111,7 @@ async fn every_call_is_answered_with_200_and_json_whatever_the_body() {
 #[tokio::test]
 async fn an_oversized_body_gets_a_clear_error() {
     let extender = start(quick()).await;
-    let body = " ".repeat(BODY_BYTES_MAX + 1);
+    let body = " ".repeat(BODY_BYTES_MAX + (8 << 20));
     let framings = [
         format!("Content-Length: {}\r\n\r\n{body}", body.len()),
         format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
@@ -207,14 +207,15 @@ async fn draining_finishes_what_has_begun_and_closes_every_connection() {
     slow.release(1);
     assert_eq!(idle.post("/v1/filter", &filter(&["a"])).await.status, 200);
 
+    // Two calls have begun: one sends its body, one is being decided.
+    let mut sending = Connection::open(&extender).await;
+    let rest = sending.begin_post("/v1/filter", &filter(&["a"])).await;
     let mut deciding = Connection::open(&extender).await;
     let in_flight = tokio::spawn(async move {
         let answer = deciding.post("/v1/filter", &filter(&["a"])).await;
         (answer, deciding)
     });
     slow.entered(2).await;
-    let mut sending = Connection::open(&extender).await;
-    let rest = sending.begin_post("/v1/filter", &filter(&["a"])).await;
     extender.tell(Phase::Draining);
     slow.release(2);
     let (answer, mut deciding) = in_flight.await.unwrap();
