@@ -1,15 +1,18 @@
 //! What one `filter` call costs: read 5,000 names, decide, write the answer. Budget: 0.30 ms median on one core.
 
 use std::hint::black_box;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use foldhash::HashMap;
 use scheduler_extender::extender::protocol::{self, Verb};
-use scheduler_extender::extender::verbs::{
-    Answers, Candidates, Fault, FilterAnswer, PassThrough, PreemptAnswer, ReasonText, Refusal,
-};
-use scheduler_extender::extender::verbs::{Score, Scores, Victims};
+use scheduler_extender::extender::server::{Phase, Server, Settings};
+use scheduler_extender::extender::verbs::{Answers, Candidates, Fault, FilterAnswer, PassThrough, PreemptAnswer};
+use scheduler_extender::extender::verbs::{ReasonText, Refusal, Score, Scores, Victims};
 use scheduler_extender::extender::wire::{self, PodView};
+use tokio::sync::watch;
 
 const NODES: usize = 5_000;
 const PASSED_OVER: ReasonText = ReasonText::new("spillway: packed onto another node");
@@ -17,6 +20,12 @@ const PASSED_OVER: ReasonText = ReasonText::new("spillway: packed onto another n
 /// The shape of the real decision: look every name up, take the fullest node with room.
 struct Pack {
     free_by_node: HashMap<String, u64>,
+}
+
+impl Pack {
+    fn new() -> Pack {
+        Pack { free_by_node: (0..NODES).map(|node| (name(node), 100 + (node as u64 * 7919) % 4000)).collect() }
+    }
 }
 
 impl Answers for Pack {
@@ -71,7 +80,7 @@ fn request() -> Vec<u8> {
 
 fn filter(c: &mut Criterion) {
     let request = request();
-    let pack = Pack { free_by_node: (0..NODES).map(|node| (name(node), 100 + (node as u64 * 7919) % 4000)).collect() };
+    let pack = Pack::new();
     let mut group = c.benchmark_group("extender_filter_5000_names");
     group.throughput(Throughput::Bytes(request.len() as u64));
     // Where the time goes: reading alone, and the answer that has the least to write.
@@ -81,5 +90,41 @@ fn filter(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, filter);
+/// The same over a real connection, as the scheduler's serial loop feels it.
+fn round_trip(c: &mut Criterion) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket");
+    let mut connection = TcpStream::connect(listener.local_addr().expect("an address")).expect("the server listens");
+    connection.set_nodelay(true).expect("a socket");
+    let (_running, phase) = watch::channel(Phase::Serving);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let server = Server { settings: Settings::default(), answers: Arc::new(Pack::new()), observer: Arc::new(()) };
+        runtime.block_on(async { server.serve(tokio::net::TcpListener::from_std(listener)?, None, phase).await })
+    });
+    let body = request();
+    let mut request = format!("POST /filter HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    request.extend_from_slice(&body);
+    let mut received = vec![0; 1 << 20];
+    c.bench_function("extender_round_trip_5000_names", |b| {
+        b.iter(|| {
+            connection.write_all(&request).expect("the server reads");
+            let (mut filled, mut expected) = (0, usize::MAX);
+            while filled < expected {
+                filled += connection.read(&mut received[filled..]).expect("the server answers");
+                expected = length(&received[..filled]).unwrap_or(usize::MAX);
+            }
+        });
+    });
+}
+
+/// Length of the whole response, once its headers are there.
+fn length(received: &[u8]) -> Option<usize> {
+    let head = received.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&received[..head]).ok()?;
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+    Some(head + length.parse::<usize>().ok()?)
+}
+
+criterion_group!(benches, filter, round_trip);
 criterion_main!(benches);

@@ -203,7 +203,7 @@ fn encode_filter(offered: &Offered<'_>, answer: &FilterAnswer, nominated: Option
     }
     out.extend_from_slice(b"},\"Error\":");
     wire::write_escaped(error, &mut out);
-    let passing = (0..names.len()).filter(|position| verdict(*position) == NodeVerdict::Pass);
+    let passing = (0..names.len()).filter(|position| matches!(verdict(*position), NodeVerdict::Pass));
     match bodies {
         None => {
             out.extend_from_slice(b",\"NodeNames\":[");
