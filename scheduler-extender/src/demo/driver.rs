@@ -315,21 +315,24 @@ impl Driver {
             committed: Money::ZERO,
             charged: self.simulation.bill(),
         };
-        let mut promised = Money::ZERO;
         for (pod, life) in self.simulation.pods() {
-            promised = promised.saturating_add(record(pod).map_or(Money::ZERO, |record| record.quote));
             match (&life.node, life.ended_at) {
                 (_, Some(_)) => sample.done += 1,
                 (None, None) => {
                     sample.waiting += 1;
-                    self.examples.waiting(&self.committer, pod, now);
+                    self.examples.waiting(&self.committer, pod, life.created_at, now);
                 }
                 (Some(node), None) => sample.placed[self.place(node)] += 1,
             }
         }
         let published = self.published.load();
         let accounts: Vec<Money> = published.books.accounts().map(|(_, balance)| balance.total()).collect();
-        sample.committed = if accounts.is_empty() { promised } else { accounts.into_iter().sum() };
+        sample.committed = if accounts.is_empty() {
+            // Nobody keeps books where there is no budget.
+            self.simulation.pods().filter_map(|(pod, _)| record(pod)).map(|record| record.quote).sum()
+        } else {
+            accounts.into_iter().sum()
+        };
         if self.samples.last().is_some_and(|last| last.at == now) {
             self.samples.pop();
         }

@@ -14,11 +14,16 @@ use crate::committer::{Binding, Committer, Explained, Published};
 use crate::record::Record;
 use crate::workload;
 
+/// A pod that has waited so long is worth a word.
+const STUCK: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// What has been kept so far.
 #[derive(Default)]
 pub(super) struct Examples {
     burst: Option<(Example, usize)>,
     held: Option<Example>,
+    /// A pod that waits for another reason, shown where no budget held anybody.
+    stuck: Option<Example>,
     /// Pods that a budget has kept from bursting, by UID, and the budget.
     held_pods: BTreeMap<String, Arc<str>>,
 }
@@ -53,14 +58,23 @@ impl Examples {
     }
 
     /// A pod waits: for whom?
-    pub(super) fn waiting(&mut self, committer: &Committer, pod: &Pod, now: Timestamp) {
+    pub(super) fn waiting(&mut self, committer: &Committer, pod: &Pod, since: Timestamp, now: Timestamp) {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let uid = text(&pod.metadata.uid);
         if self.held_pods.contains_key(&uid) {
             return;
         }
         let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
-        let Explained::Waiting { decision, .. } = committer.explain(&namespace, &name, now) else { return };
+        let is_stuck = self.stuck.is_none() && now.since(since) >= STUCK;
+        let decision = match committer.explain(&namespace, &name, now) {
+            Explained::Waiting { decision, .. } => decision,
+            Explained::NotSelected if is_stuck => {
+                let lines = vec!["no BurstPolicy selects it".to_owned()];
+                self.stuck = Some(Example { pod: format!("{namespace}/{name}"), outcome: "waits".to_owned(), lines });
+                return;
+            }
+            Explained::NotSelected | Explained::Dedicated(_) | Explained::Burst(_) => return,
+        };
         let refusals = decision
             .explanation
             .tiers
@@ -71,11 +85,17 @@ impl Examples {
             Reason::BudgetExceeded(budget) => Some(budget),
             _ => None,
         });
-        let Some(budget) = budget else { return };
+        let example =
+            |outcome: &str| Example { pod: format!("{namespace}/{name}"), outcome: outcome.to_owned(), lines: lines(&decision) };
+        let Some(budget) = budget else {
+            if is_stuck {
+                self.stuck = Some(example("waits"));
+            }
+            return;
+        };
         self.held_pods.insert(uid, budget.clone());
         if self.held.is_none() {
-            let outcome = "waits for a dedicated node".to_owned();
-            self.held = Some(Example { pod: format!("{namespace}/{name}"), outcome, lines: lines(&decision) });
+            self.held = Some(example("waits for a dedicated node"));
         }
     }
 
@@ -90,7 +110,7 @@ impl Examples {
             let metadata = &pod.metadata;
             format!("{}/{}", metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
         };
-        let mut held = self.held;
+        let mut held = self.held.or(self.stuck);
         if let Some(held) = &mut held {
             let life = simulation.pods().find(|(pod, _)| title(pod) == held.pod);
             if let Some(node) = life.and_then(|(_, life)| life.node.clone()) {
@@ -129,6 +149,9 @@ fn again(published: &Published, simulation: &Simulation, binding: &Binding, reco
 /// The verdicts, one a line.
 fn lines(decision: &Decision) -> Vec<String> {
     let mut lines = Vec::new();
+    if decision.explanation.tiers.is_empty() {
+        lines.push(decision.explanation.reason.to_string());
+    }
     for TierVerdict { tier, reason, candidates } in &decision.explanation.tiers {
         lines.push(format!("tier {tier}: {reason}"));
         for Candidate { virtual_node, verdict } in candidates {

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Node;
 use policy::{Money, Timestamp};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -36,6 +38,7 @@ use self::extender_client::ExtenderClient;
 use self::objects::Objects;
 use self::run::{Backend, Budget, ExtenderCalls, Run, percentile};
 use crate::admin::{self, Admin, Readiness};
+use crate::api::names;
 use crate::committer::{self, Committer, Published};
 use crate::extender::answers::SnapshotAnswers;
 use crate::extender::server::{self, Phase, Server};
@@ -50,6 +53,9 @@ pub struct Args {
     /// Seed of everything random: the same seed gives the same history.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Virtual seconds per real second, to watch it: 60 shows a minute in a second. Without it, as fast as possible.
+    #[arg(long, value_name = "FACTOR", value_parser = clap::value_parser!(u32).range(1..))]
+    pub speed: Option<u32>,
     /// Form of the result on standard output.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -101,7 +107,7 @@ async fn demonstrate(args: &Args, manifests: Manifests) -> anyhow::Result<()> {
         Some(address) => Some(serve_metrics(address, metrics.clone()).await?),
         None => None,
     };
-    let run = play(manifests, Settings::new(args.seed), &currency, metrics).await?;
+    let run = play(Script { manifests, settings: Settings::new(args.seed), currency, metrics, speed: args.speed }).await?;
     match args.output {
         Output::Text => print!("{}", summary::text(&run)),
         Output::Json => println!("{:#}", summary::json(&run)),
@@ -121,23 +127,32 @@ async fn demonstrate(args: &Args, manifests: Manifests) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is played.
+struct Script {
+    manifests: Manifests,
+    settings: Settings,
+    currency: String,
+    metrics: Arc<Metrics>,
+    speed: Option<u32>,
+}
+
 /// Plays the manifests with a server of the extender beside it.
-async fn play(manifests: Manifests, settings: Settings, currency: &str, metrics: Arc<Metrics>) -> anyhow::Result<Run> {
+async fn play(script: Script) -> anyhow::Result<Run> {
     let published = Arc::new(ArcSwap::from_pointee(Published::default()));
-    let clock = Arc::new(AtomicI64::new(settings.start.millis()));
+    let clock = Arc::new(AtomicI64::new(script.settings.start.millis()));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no loopback port for the extender")?;
     let address = listener.local_addr().context("address of the extender")?;
     let (stop, phase) = watch::channel(Phase::Serving);
     let server = Server {
         settings: server::Settings::default(),
         answers: Arc::new(answers(published.clone(), clock.clone())),
-        observer: metrics.clone(),
+        observer: script.metrics.clone(),
     };
     let serving = tokio::spawn(server.serve(listener, None, phase));
-    let (currency, runtime) = (currency.to_owned(), Handle::current());
+    let runtime = Handle::current();
     let played = tokio::task::spawn_blocking(move || {
         let extender = ExtenderClient::new(address, runtime)?;
-        simulate(manifests, settings, &currency, metrics, extender, Shared { published, clock })
+        simulate(script, extender, Shared { published, clock })
     })
     .await
     .context("the simulation ended by itself")?;
@@ -153,33 +168,32 @@ fn answers(published: Arc<ArcSwap<Published>>, clock: Arc<AtomicI64>) -> Snapsho
     SnapshotAnswers::new(published, move || Timestamp::from_millis(clock.load(Ordering::Relaxed)), asked)
 }
 
-fn simulate(
-    manifests: Manifests,
-    settings: Settings,
-    currency: &str,
-    metrics: Arc<Metrics>,
-    extender: ExtenderClient,
-    shared: Shared,
-) -> anyhow::Result<Run> {
+fn simulate(script: Script, extender: ExtenderClient, shared: Shared) -> anyhow::Result<Run> {
     let begun = Instant::now();
+    let Script { manifests, settings, currency, metrics, speed } = script;
     let Manifests { nodes, pods, jobs, namespaces, others } = manifests;
     let objects = Objects::read(others, namespaces)?;
     let seed = settings.seed;
     let mut simulation = Simulation::new(settings);
-    let clouds = clouds::attach(&mut simulation, objects.virtual_nodes(), &nodes, currency)?;
+    let clouds = clouds::attach(&mut simulation, objects.virtual_nodes(), &nodes, &currency)?;
     let title = title(&jobs, pods.len());
-    let dedicated = nodes.len() - clouds.len();
+    let dedicated = nodes.iter().filter(|node| !is_virtual(node)).count();
     simulation.apply(Manifests { nodes, ..Manifests::default() });
-    let committer = Committer::new(committer::Settings::standard(currency), metrics);
+    let committer = Committer::new(committer::Settings::standard(&currency), metrics);
     let mut driver = Driver::new(simulation, committer, objects, clouds, extender, shared);
     driver.synchronize();
     let started = driver.simulation.now() + WORK_AFTER;
     driver.begin(started, Manifests { pods, jobs, ..Manifests::default() });
     let names: Vec<String> = driver.clouds.iter().map(|cloud| cloud.virtual_node.clone()).collect();
-    let mut progress = progress::Progress::new(started, names, currency);
+    let mut progress = progress::Progress::new(started, names, &currency, speed);
     driver.run(started + LIMIT, |sample| progress.show(sample))?;
     progress.end();
-    Ok(finish(driver, Frame { title, seed, currency: currency.to_owned(), started, dedicated, begun }))
+    Ok(finish(driver, Frame { title, seed, currency, started, dedicated, begun }))
+}
+
+fn is_virtual(node: &Node) -> bool {
+    let labels = node.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(names::NODE_TYPE_LABEL)).is_some_and(|kind| kind == names::VIRTUAL_NODE_TYPE)
 }
 
 /// What is known before the first pod.
@@ -323,13 +337,14 @@ fn currency(manifests: &Manifests) -> String {
     manifests.others.iter().find_map(named).unwrap_or_else(|| "USD".to_owned())
 }
 
-fn title(jobs: &[k8s_openapi::api::batch::v1::Job], pods: usize) -> String {
-    let name = |job: &k8s_openapi::api::batch::v1::Job| {
+fn title(jobs: &[Job], pods: usize) -> String {
+    let name = |job: &Job| {
         let metadata = &job.metadata;
         format!("{}/{}", metadata.namespace.as_deref().unwrap_or("default"), metadata.name.as_deref().unwrap_or_default())
     };
     match (jobs, pods) {
         ([job], 0) => name(job),
+        ([], 1) => "1 pod".to_owned(),
         ([], pods) => format!("{pods} pods"),
         (jobs, pods) => format!("{} Jobs and {pods} pods", jobs.len()),
     }

@@ -1,7 +1,7 @@
 //! What one sees while it runs: one line that changes on a terminal, a line now and then elsewhere.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use policy::Timestamp;
 
@@ -19,19 +19,33 @@ pub(super) struct Progress {
     is_terminal: bool,
     next_line: Timestamp,
     width: usize,
+    begun: Instant,
+    speed: Option<u32>,
 }
 
 // === impl Progress ===
 
 impl Progress {
     /// `names` are those of the virtual nodes, in the order of the samples.
-    pub(super) fn new(started: Timestamp, names: Vec<String>, currency: &str) -> Progress {
-        let is_terminal = std::io::stderr().is_terminal();
-        Progress { started, names, currency: currency.to_owned(), is_terminal, next_line: started, width: 0 }
+    pub(super) fn new(started: Timestamp, names: Vec<String>, currency: &str, speed: Option<u32>) -> Progress {
+        Progress {
+            started,
+            names,
+            currency: currency.to_owned(),
+            is_terminal: std::io::stderr().is_terminal(),
+            next_line: started,
+            width: 0,
+            begun: Instant::now(),
+            speed,
+        }
     }
 
-    /// Shows a sample.
+    /// Shows a sample, at its time if a speed was asked for.
     pub(super) fn show(&mut self, sample: &Sample) {
+        if let Some(speed) = self.speed {
+            let due = sample.at.since(self.started) / speed.max(1);
+            std::thread::sleep(due.saturating_sub(self.begun.elapsed()));
+        }
         if !self.is_terminal && sample.at < self.next_line {
             return;
         }

@@ -5,7 +5,7 @@ use policy::{Money, Timestamp};
 use world::simulation::{Manifests, Settings};
 
 use super::run::{Backend, Bindings, Budget, Example, ExtenderCalls, Run, Sample, percentile};
-use super::{EXAMPLE, play, read, report, summary};
+use super::{EXAMPLE, Script, play, read, report, summary};
 use crate::metrics::{Limits, Metrics};
 
 fn money(text: &str) -> Money {
@@ -130,7 +130,7 @@ fn percentiles_are_values_that_occurred() {
 
 async fn played(manifests: Manifests, settings: Settings) -> anyhow::Result<Run> {
     let metrics = Arc::new(Metrics::new("USD", Limits::STANDARD));
-    play(manifests, settings, "USD", metrics).await
+    play(Script { manifests, settings, currency: "USD".to_owned(), metrics, speed: None }).await
 }
 
 /// The built-in example with one text replaced in all its files.
