@@ -196,7 +196,7 @@ async fn lost_answers_cost_neither_pods_nor_money() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_manifests_are_refused_by_field() {
     for (part, replacement, complaint) in [
-        ("amount: \"1.25\"", "amonut: \"1.25\"", "spec.amount: is required"),
+        ("amount: \"1.25\"", "amonut: \"1.25\"", "spec.amonut: unknown field"),
         ("amount: \"1.25\"", "amount: \"-1\"", "spec.amount"),
         ("kind: BurstPolicy", "kind: BurstPlan", "BurstPlan image-processing: the demonstration knows"),
         ("mhzPerCore: 2500", "mhzPerCore: -1", "spec.nomad.mhzPerCore"),
