@@ -43,8 +43,12 @@ async fn committer(client: &Client, currency: &str) -> anyhow::Result<Committer>
     list::<api::BurstPolicy>(client).await?.into_iter().for_each(|object| tell(Event::Policy(Box::new(object))));
     list::<api::VirtualNode>(client).await?.into_iter().for_each(|object| tell(Event::VirtualNode(Box::new(object))));
     list::<api::BurstBudget>(client).await?.into_iter().for_each(|object| tell(Event::Budget(Box::new(object))));
-    list::<Pod>(client).await?.into_iter().for_each(|object| tell(Event::Pod(Box::new(object))));
+    let pods = list::<Pod>(client).await?;
+    pods.iter().for_each(|object| tell(Event::Pod(Box::new(object.clone()))));
     tell(Event::Synced);
+    // Pending pods are told again once everything is known, as the committer would ask for.
+    let pending = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_none_or(str::is_empty);
+    pods.into_iter().filter(pending).for_each(|object| tell(Event::Pod(Box::new(object))));
     committer.weigh(now);
     Ok(committer)
 }

@@ -22,6 +22,8 @@ use crate::{admin, guards, run};
 
 /// A runtime that does not turn for so long will not come back; a restart is better than a hang (kube-scheduler waits).
 const STALL: Duration = Duration::from_secs(10);
+/// How long calls of kube-scheduler are told to go elsewhere before the process ends.
+const DRAINING: Duration = Duration::from_millis(500);
 /// How long a new policy takes to be in force in every API server.
 const GUARDS_PERIOD: Duration = Duration::from_secs(1);
 
@@ -92,21 +94,30 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     tracing::info!(extender = %extender_listener.local_addr()?, admin = %admin_listener.local_addr()?, "spillway runs");
 
     let admin = Admin { metrics: metrics.clone(), readiness: readiness(&handle), status: status(&handle) };
-    let committing = run::run(client.clone(), settings, metrics, handle.clone(), std::future::pending());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let committing = run::run(client.clone(), settings, metrics, handle.clone(), async {
+        // A sender that is gone means the same: stop.
+        let _ = stopped.await;
+    });
+    // Tasks of their own: they go on while the process is told to stop.
+    let mut committing = tokio::spawn(committing);
+    let mut extending = tokio::spawn(extender.serve(extender_listener, tls, phases));
     let guarding = keep_guards(client, handle.clone(), guards);
     tokio::select! {
-        ended = committing => ended,
-        ended = guarding => ended,
-        ended = extender.serve(extender_listener, tls, phases) => ended.context("the extender's listener failed"),
-        ended = admin::serve(admin_listener, admin, std::future::pending()) => ended.context("the admin listener failed"),
-        signal = told_to_stop() => {
-            // Whoever still has a connection is told to go elsewhere; what was asked is answered.
-            phase.send_replace(server::Phase::Draining);
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            tracing::info!(signal, "spillway stops");
-            Ok(())
-        }
+        ended = &mut committing => return ended?,
+        ended = &mut extending => return ended?.context("the extender's listener failed"),
+        ended = guarding => return ended,
+        ended = admin::serve(admin_listener, admin, std::future::pending()) => return ended.context("the admin listener failed"),
+        signal = told_to_stop() => tracing::info!(signal, "spillway stops"),
     }
+    // Whoever still has a connection is told to go elsewhere; then what was asked is answered, and the books are closed.
+    phase.send_replace(server::Phase::Draining);
+    let _ = stop.send(());
+    tokio::time::sleep(DRAINING).await;
+    phase.send_replace(server::Phase::Stopping);
+    let (committed, served) = tokio::join!(committing, extending);
+    served?.context("the extender's listener failed")?;
+    committed?
 }
 
 /// A client that tries once: what a failure means is decided by whoever asked.

@@ -176,11 +176,6 @@ impl Committer {
 
     /// A backend has appeared after pods that run there: their usage is entered.
     fn recount_usage(&mut self, name: &Arc<str>) {
-        // Usage of pods is entered when they are; before the first sync no pod is. A VirtualNode that is deleted and made
-        // again finds its pods through the same walk.
-        if !self.synced {
-            return;
-        }
         let used: Vec<_> = self
             .pods
             .values()

@@ -21,6 +21,14 @@ const SHOW: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Budgets(BTreeMap<Arc<str>, BudgetObject>);
 
+impl Budgets {
+    /// Whether nothing is authorized beyond what is used, and written so.
+    pub(super) fn are_given_back(&self, books: &policy::ledger::Books) -> bool {
+        let settled = |name: &Arc<str>| books.account(name).is_none_or(|(_, balance)| balance.authorized == balance.total());
+        self.0.iter().all(|(name, known)| known.writing.is_none() && settled(name))
+    }
+}
+
 /// A budget as it stands in the API server.
 struct BudgetObject {
     object: api::BurstBudget,
@@ -75,8 +83,10 @@ impl Committer {
             self.ledger.set_budget(budget);
             self.reconsider();
         }
-        if is_new && self.synced {
+        if is_new {
             self.recover_into(&name);
+        }
+        if is_new && self.synced {
             self.take_over_budget(&name, now);
         }
     }
@@ -163,7 +173,7 @@ impl Committer {
             if known.writing.is_some() || !known.taken_over {
                 continue;
             }
-            let idle = now.since(known.drawn_at) >= IDLE && balance.reserved == Money::ZERO;
+            let idle = (self.closing || now.since(known.drawn_at) >= IDLE) && balance.reserved == Money::ZERO;
             let authorized = if known.wanted > Money::ZERO {
                 target(&budget, &balance, known.wanted)
             } else if idle {

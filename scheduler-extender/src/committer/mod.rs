@@ -264,7 +264,10 @@ pub struct Committer {
     settings: Settings,
     metrics: Arc<Metrics>,
     synced: bool,
-    before_sync: Vec<Pod>,
+    /// Pending pods seen before the first sync, as creation time and resource version: only their order is kept.
+    early: Vec<(i64, Option<u64>, Arc<str>)>,
+    early_arrivals: HashMap<Arc<str>, Arrival, foldhash::fast::RandomState>,
+    closing: bool,
     extender_asked: bool,
 
     policies: BTreeMap<Arc<str>, PolicyObject>,
@@ -309,7 +312,9 @@ impl Committer {
             settings,
             metrics,
             synced: false,
-            before_sync: Vec::new(),
+            early: Vec::new(),
+            early_arrivals: HashMap::default(),
+            closing: false,
             extender_asked: false,
             policies: BTreeMap::new(),
             compiled: Arc::default(),
@@ -336,7 +341,7 @@ impl Committer {
     /// Takes in one event.
     pub fn handle(&mut self, event: Event, now: Timestamp) {
         match event {
-            Event::Pod(pod) if !self.synced => self.before_sync.push(*pod),
+            Event::Pod(pod) if !self.synced && pods::is_pending(&pod) => self.early.extend(pods::place_in_time(&pod)),
             Event::Pod(pod) => self.observe_pod(&pod, false, now),
             Event::PodRead(pod) => self.observe_pod(&pod, true, now),
             Event::PodGone { uid } => self.pod_gone(&uid, now),
@@ -368,7 +373,9 @@ impl Committer {
                 self.tick(now);
             }
             self.weigh_lines(now);
-            self.plan(now);
+            if !self.closing {
+                self.plan(now);
+            }
             self.authorize(now);
             self.send(now);
             self.tidy(now);
@@ -392,27 +399,31 @@ impl Committer {
         self.synced
     }
 
-    /// Everything that exists has been told: enter what is committed, then take over the predecessor's books.
+    /// Everything that exists has been told: take over the predecessor's books, and have the pending pods told again, now that
+    /// policies and nodes are known. Whole pods are not kept until then; their order is, as the watch would have brought them.
     fn sync(&mut self, now: Timestamp) {
-        if self.synced {
+        if std::mem::replace(&mut self.synced, true) {
             return;
         }
-        self.synced = true;
-        let mut pods = std::mem::take(&mut self.before_sync);
-        // The order in which the watch would have brought them; names decide where creation times are equal.
-        pods.sort_by_cached_key(|pod| {
-            let created = pod.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_millisecond());
-            (
-                created,
-                pod.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok()),
-                pod.metadata.name.clone(),
-            )
-        });
-        for pod in &pods {
-            self.observe_pod(pod, false, now);
+        let mut early = std::mem::take(&mut self.early);
+        early.sort_unstable();
+        for (_, _, uid) in early {
+            let arrival = self.arrival();
+            self.early_arrivals.insert(uid, arrival);
         }
         self.take_over_budgets(now);
-        self.epoch += 1;
+        self.reconsider();
+        self.intents.push(Intent::ListPending);
+    }
+
+    /// Nothing new is committed from now on; what is under way is finished, and what is authorized and not used is given back.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Whether nothing is under way any more after [`Committer::close`].
+    pub fn is_closed(&self) -> bool {
+        self.closing && self.wave.is_over() && self.budgets.are_given_back(self.ledger.books())
     }
 
     fn tick(&mut self, now: Timestamp) {

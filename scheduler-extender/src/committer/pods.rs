@@ -176,7 +176,9 @@ impl Committer {
         let since = pod.metadata.creation_timestamp.as_ref().map_or(now, |time| Timestamp::from_millis(time.0.as_millisecond()));
         Waiting {
             class,
-            arrival: arrival.unwrap_or_else(|| self.arrival()),
+            arrival: arrival
+                .or_else(|| self.early_arrivals.remove(pod.metadata.uid.as_deref()?))
+                .unwrap_or_else(|| self.arrival()),
             resource_version,
             // Creation times have whole seconds: a pod that comes while we watch has just been created.
             since: if now.since(since) < Duration::from_secs(2) { now } else { since.min(now) },
@@ -317,6 +319,19 @@ impl Committer {
         self.backends.vacate(&record.virtual_node, &record.policy, &record.tier, &record.usage);
         self.reconsider();
     }
+}
+
+/// Whether a pod waits for a node.
+pub(super) fn is_pending(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_none_or(str::is_empty)
+}
+
+/// What the order of arrival is guessed from where the watch did not show it: creation time, then version, then UID.
+pub(super) fn place_in_time(pod: &Pod) -> Option<(i64, Option<u64>, Arc<str>)> {
+    let meta = &pod.metadata;
+    let created = meta.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_millisecond());
+    let version = meta.resource_version.as_deref().and_then(|version| version.parse().ok());
+    Some((created, version, Arc::from(meta.uid.as_deref()?)))
 }
 
 /// How a pod is addressed; `None` for an object that no API server would hand out.

@@ -355,10 +355,43 @@ fn a_restart_finds_its_commitments_in_the_pods() {
     again.pod("c", json!({}));
     again.tell(Event::Synced);
     again.settle();
+    again.pod("c", json!({}));
+    again.settle();
     again.wait(5);
     assert_eq!(again.balance().total(), "2".parse().expect("two"));
     assert!(again.bound.is_empty(), "the budget is spent");
     assert_eq!(again.committer.backends.usage("cloud").pods, 2);
+}
+
+#[test]
+fn who_came_first_is_remembered_across_a_restart() {
+    let mut cluster = Cluster::new(1);
+    cluster.policy(dedicated_first());
+    let created = |seconds: u32| json!({"metadata": {"creationTimestamp": format!("2026-01-01T00:00:{seconds:02}Z")}});
+    // Lists come by name; time says otherwise.
+    cluster.pod("a", created(9));
+    cluster.pod("b", created(1));
+    cluster.tell(Event::Synced);
+    assert_eq!(cluster.committer.step(cluster.now).iter().filter(|intent| **intent == Intent::ListPending).count(), 1);
+    cluster.pod("a", created(9));
+    cluster.pod("b", created(1));
+    cluster.settle();
+    assert_eq!(cluster.bound_names(), ["a"], "the room is for the older one");
+}
+
+#[test]
+fn whoever_stops_gives_back_what_it_does_not_use() {
+    let mut cluster = synced(0, dedicated_first());
+    cluster.budget("10");
+    cluster.pod("a", json!({}));
+    cluster.settle();
+    assert_eq!(cluster.budgets["cap"].authorized.as_deref(), Some("2.00"));
+    cluster.committer.close();
+    cluster.pod("b", json!({}));
+    cluster.settle();
+    assert_eq!(cluster.bound_names(), ["a"], "nothing new");
+    assert_eq!(cluster.budgets["cap"].authorized.as_deref(), Some("1.00"));
+    assert!(cluster.committer.is_closed());
 }
 
 #[test]

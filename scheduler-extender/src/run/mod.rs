@@ -21,9 +21,11 @@ use crate::metrics::Metrics;
 pub use writes::Writer;
 
 /// Events that may wait for the committer. A watch that is faster waits for its place: nothing is dropped.
-const QUEUE: usize = 8192;
+const QUEUE: usize = 1024;
 /// Events taken in between two steps, so that a flood is decided on as a whole and yet no step waits long.
 const BATCH: usize = 512;
+/// How long what is under way may take when the process stops.
+const CLOSING: Duration = Duration::from_secs(5);
 /// How old the published state may be while things change.
 const PUBLISH: Duration = Duration::from_millis(20);
 
@@ -66,41 +68,70 @@ pub async fn run(
     let writer = Writer::new(client, events);
     let tick = settings.tick;
     let committer = Committer::new(settings, metrics);
+    tokio::pin!(shutdown);
+    let mut driver = Driver { committer, queue, writer, handle, tick, published_at: Timestamp::EPOCH, unpublished: true };
+    tokio::pin!(watches);
     tokio::select! {
-        () = drive(committer, queue, writer, handle, tick) => anyhow::bail!("the event queue closed while the committer was running"),
-        ended = watches => ended,
-        () = shutdown => Ok(()),
+        () = driver.drive(|_| false) => anyhow::bail!("the event queue closed while the committer was running"),
+        ended = &mut watches => return ended,
+        () = &mut shutdown => {}
     }
+    // What is under way is finished, and money that is authorized and not used goes back; a successor would count it as spent.
+    driver.committer.close();
+    tokio::select! {
+        () = driver.drive(Committer::is_closed) => {}
+        _ = watches => {}
+        () = tokio::time::sleep(CLOSING) => tracing::warn!("stopped before everything under way was answered"),
+    }
+    Ok(())
 }
 
-async fn drive(mut committer: Committer, mut queue: mpsc::Receiver<Event>, writer: Writer, handle: Handle, tick: Duration) {
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut published_at = Timestamp::EPOCH;
-    let mut unpublished = true;
-    loop {
-        let wake = committer.next_wake(now()).since(now()).min(tick).max(Duration::from_millis(1));
-        let wake = if unpublished { wake.min(PUBLISH) } else { wake };
-        let taken = match tokio::time::timeout(wake, queue.recv_many(&mut batch, BATCH)).await {
-            Ok(0) => return,
-            Ok(taken) => taken,
-            Err(_) => 0,
-        };
-        unpublished |= taken > 0;
-        let moment = now();
+/// The committer, what feeds it, and what carries out its intents.
+struct Driver {
+    committer: Committer,
+    queue: mpsc::Receiver<Event>,
+    writer: Writer,
+    handle: Handle,
+    tick: Duration,
+    published_at: Timestamp,
+    unpublished: bool,
+}
+
+// === impl Driver ===
+
+impl Driver {
+    /// Runs until `done` says so, or until nobody can send events any more.
+    async fn drive(&mut self, done: fn(&Committer) -> bool) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while !done(&self.committer) {
+            let wake = self.committer.next_wake(now()).since(now()).min(self.tick).max(Duration::from_millis(1));
+            let wake = if self.unpublished { wake.min(PUBLISH) } else { wake };
+            let taken = match tokio::time::timeout(wake, self.queue.recv_many(&mut batch, BATCH)).await {
+                Ok(0) => return,
+                Ok(taken) => taken,
+                Err(_) => 0,
+            };
+            self.unpublished |= taken > 0;
+            self.turn(&mut batch, now());
+        }
+    }
+
+    /// Takes in a batch, decides, carries out.
+    fn turn(&mut self, batch: &mut Vec<Event>, moment: Timestamp) {
         for event in batch.drain(..) {
-            committer.handle(event, moment);
+            self.committer.handle(event, moment);
         }
-        if handle.extender_asked.load(Ordering::Relaxed) {
-            committer.handle(Event::ExtenderAsked, moment);
+        if self.handle.extender_asked.load(Ordering::Relaxed) {
+            self.committer.handle(Event::ExtenderAsked, moment);
         }
-        for intent in committer.step(moment) {
-            writer.carry_out(intent);
+        for intent in self.committer.step(moment) {
+            self.writer.carry_out(intent);
         }
-        if unpublished && moment.since(published_at) >= PUBLISH {
-            handle.published.store(Arc::new(committer.published()));
-            handle.synced.store(committer.is_synced(), Ordering::Relaxed);
-            published_at = moment;
-            unpublished = false;
+        if self.unpublished && moment.since(self.published_at) >= PUBLISH {
+            self.handle.published.store(Arc::new(self.committer.published()));
+            self.handle.synced.store(self.committer.is_synced(), Ordering::Relaxed);
+            self.published_at = moment;
+            self.unpublished = false;
         }
     }
 }
