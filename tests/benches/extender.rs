@@ -5,46 +5,57 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use foldhash::HashMap;
+use policy::Timestamp;
+use scheduler_extender::committer::{Committer, Event, Settings as CommitterSettings};
+use scheduler_extender::extender::answers::SnapshotAnswers;
 use scheduler_extender::extender::protocol::{self, Verb};
 use scheduler_extender::extender::server::{Phase, Server, Settings};
-use scheduler_extender::extender::verbs::{Answers, Candidates, Fault, FilterAnswer, PassThrough, PreemptAnswer};
-use scheduler_extender::extender::verbs::{ReasonText, Refusal, Score, Scores, Victims};
-use scheduler_extender::extender::wire::{self, PodView};
+use scheduler_extender::extender::verbs::PassThrough;
+use scheduler_extender::extender::wire;
+use scheduler_extender::metrics::{Limits, Metrics};
+use scheduler_extender::run;
+use serde_json::json;
 use tokio::sync::watch;
 
 const NODES: usize = 5_000;
-const PASSED_OVER: ReasonText = ReasonText::new("spillway: packed onto another node");
-
-/// The shape of the real decision: look every name up, take the fullest node with room.
-struct Pack {
-    free_by_node: HashMap<String, u64>,
+/// The real answers over a published cluster of 5,000 half-full nodes and three virtual ones.
+fn answers() -> SnapshotAnswers {
+    let metrics = Arc::new(Metrics::new("USD", Limits::STANDARD));
+    let mut committer = Committer::new(CommitterSettings::standard("USD"), metrics);
+    let now = Timestamp::from_millis(1_790_000_000_000);
+    let mut tell = |event| committer.handle(event, now);
+    tell(Event::Namespace(Box::new(object(json!({"metadata": {"name": "media", "labels": {"team": "media"}}})))));
+    for node in 0..NODES {
+        let status = json!({"conditions": [{"type": "Ready", "status": "True"}], "allocatable": {"cpu": "16", "memory": "64Gi", "pods": "110"}});
+        tell(Event::Node(Box::new(object(json!({"metadata": {"name": name(node)}, "status": status})))));
+        let requests = json!({"cpu": format!("{}m", node * 7919 % 8000), "memory": "1Gi"});
+        let pod = json!({"metadata": {"name": format!("pod-{node}"), "namespace": "default", "uid": format!("uid-{node}")},
+            "spec": {"nodeName": name(node), "containers": [{"name": "c", "image": "i", "resources": {"requests": requests}}]}});
+        tell(Event::Pod(Box::new(object(pod))));
+    }
+    let clouds = ["fargate", "aci", "nomad"];
+    for cloud in clouds {
+        let virtual_node = json!({"metadata": {"name": cloud, "labels": {"type": "virtual-kubelet", "backend": cloud}},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        tell(Event::Node(Box::new(object(virtual_node))));
+        tell(Event::VirtualNode(Box::new(object(json!({"metadata": {"name": cloud, "generation": 1},
+            "spec": {"inMemory": {"region": "here"}, "adopt": {"nodeSelector": {"backend": cloud}},
+                "pricing": {"currency": "USD", "vcpuHour": "0.04", "gbHour": "0.004"}}})))));
+    }
+    tell(Event::Policy(Box::new(object(
+        json!({"metadata": {"name": "p", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"namespaceSelector": {"matchLabels": {"team": "media"}}, "podSelector": {"matchLabels": {"app": "thumbnailer"}},
+            "tiers": [{"name": "dedicated"}, {"name": "serverless", "virtualNodes": clouds}]}}),
+    ))));
+    tell(Event::Synced);
+    let published = Arc::new(ArcSwap::from_pointee(committer.published()));
+    SnapshotAnswers::new(published, run::now, Arc::default())
 }
 
-impl Pack {
-    fn new() -> Pack {
-        Pack { free_by_node: (0..NODES).map(|node| (name(node), 100 + (node as u64 * 7919) % 4000)).collect() }
-    }
-}
-
-impl Answers for Pack {
-    fn filter(&self, _: &PodView<'_>, candidates: Candidates<'_>) -> Result<FilterAnswer, Fault> {
-        let free = |name| self.free_by_node.get(name).copied().filter(|free| *free >= 500);
-        let fullest = candidates.iter().filter_map(|(index, name)| Some((free(name)?, index))).min();
-        Ok(match fullest {
-            Some((_, index)) => candidates.choose(index, Refusal::Unresolvable(PASSED_OVER)),
-            None => candidates.refuse_all(Refusal::Failed(PASSED_OVER)),
-        })
-    }
-
-    fn prioritize(&self, _: &PodView<'_>, candidates: Candidates<'_>) -> Result<Scores, Fault> {
-        Ok(candidates.score(|_, _| Score::LOWEST))
-    }
-
-    fn preempt(&self, _: &PodView<'_>, victims: Victims<'_>) -> Result<PreemptAnswer, Fault> {
-        Ok(victims.spare_all())
-    }
+fn object<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+    serde_json::from_value(value).expect("the benchmark's own object")
 }
 
 /// As long as the names that clouds give their nodes.
@@ -80,7 +91,7 @@ fn request() -> Vec<u8> {
 
 fn filter(c: &mut Criterion) {
     let request = request();
-    let pack = Pack::new();
+    let pack = answers();
     let mut group = c.benchmark_group("extender_filter_5000_names");
     group.throughput(Throughput::Bytes(request.len() as u64));
     // Where the time goes: reading alone, and the answer that has the least to write.
@@ -99,7 +110,7 @@ fn round_trip(c: &mut Criterion) {
     let (_running, phase) = watch::channel(Phase::Serving);
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let server = Server { settings: Settings::default(), answers: Arc::new(Pack::new()), observer: Arc::new(()) };
+        let server = Server { settings: Settings::default(), answers: Arc::new(answers()), observer: Arc::new(()) };
         runtime.block_on(async { server.serve(tokio::net::TcpListener::from_std(listener)?, None, phase).await })
     });
     let body = request();
