@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use policy::workload::Feature;
 use policy::{Placement, Reason};
 
 use super::{Intent, Note, PodKey};
@@ -44,6 +45,8 @@ impl Notes {
     /// Why a pod, and every pod that is equal to it, does not burst now. Told on the oldest of them.
     pub(super) fn refused(&mut self, pod: &PodKey, reason: &Reason, intents: &mut Vec<Intent>) {
         let (event, warning) = match reason {
+            // Its owner said so; that is no news to anybody.
+            Reason::NotBurstable(Feature::OptedOut) => return,
             Reason::NotBurstable(_)
             | Reason::Infeasible(_)
             | Reason::NoQuote(_)

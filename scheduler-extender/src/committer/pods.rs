@@ -199,7 +199,12 @@ impl Committer {
             return;
         }
         match decision.map(|text| Record::parse(text)) {
-            Some(Ok(record)) => self.enter_burst(key, pod, record, now),
+            Some(Ok(record)) if self.may_be_at(&record, node) => self.enter_burst(key, pod, record, now),
+            Some(Ok(_)) => {
+                let text = "the decision annotation names another node than the pod's; it is not counted".to_owned();
+                self.notes.once(key, "InvalidDecision", true, "Account", text, &mut self.intents);
+                self.enter_dedicated(key, pod, node, now);
+            }
             Some(Err(invalid)) => {
                 self.leave_waiting(&key.uid);
                 self.notes.once(key, "InvalidDecision", true, "Account", invalid.to_string(), &mut self.intents);
@@ -207,6 +212,16 @@ impl Committer {
             }
             None => self.enter_dedicated(key, pod, node, now),
         }
+    }
+
+    /// Whether a record can be true of a pod on this node. A virtual node that is gone cannot be asked; its records stand.
+    fn may_be_at(&self, record: &Record, node: &str) -> bool {
+        !self.dedicated.contains(node)
+            && self
+                .backends
+                .get(&record.virtual_node)
+                .and_then(|backend| backend.node.node_name.as_deref())
+                .is_none_or(|name| name == node)
     }
 
     fn enter_dedicated(&mut self, key: &PodKey, pod: &Pod, node: &str, now: Timestamp) {

@@ -407,6 +407,25 @@ fn what_a_predecessor_may_have_spent_is_spent() {
 }
 
 #[test]
+fn a_copied_record_on_a_dedicated_node_is_not_believed() {
+    let mut cluster = synced(4, dedicated_first());
+    cluster.budget("10");
+    cluster.committer.dedicated.remove("dedicated-0");
+    cluster.pod("a", json!({}));
+    cluster.settle();
+    let decision = cluster.bound[0].decision.clone();
+    cluster.node("dedicated-0", 4);
+    cluster.pod(
+        "copy",
+        json!({"metadata": {"annotations": {crate::record::ANNOTATION: decision}}, "spec": {"nodeName": "dedicated-0"}}),
+    );
+    cluster.settle();
+    assert_eq!(cluster.balance().total(), "1".parse().expect("one"));
+    assert_eq!(cluster.committer.backends.usage("cloud").pods, 1);
+    assert!(cluster.notes.iter().any(|note| note.reason == "InvalidDecision"));
+}
+
+#[test]
 fn a_pod_is_settled_at_what_it_ran() {
     let mut cluster = synced(0, dedicated_first());
     cluster.budget("10");
