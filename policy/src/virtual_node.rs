@@ -84,6 +84,8 @@ pub enum Closed {
     Invalid,
     /// The object or its Node is being deleted.
     Deleting,
+    /// The admission policies do not keep everybody else off its Node yet.
+    GuardPending,
 }
 
 /// List prices after discount.
@@ -170,6 +172,7 @@ impl Closed {
             Closed::BackendUnhealthy => "BackendUnhealthy",
             Closed::Invalid => "Invalid",
             Closed::Deleting => "Deleting",
+            Closed::GuardPending => "GuardPending",
         }
     }
 }

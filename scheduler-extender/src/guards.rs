@@ -59,9 +59,10 @@ fn bind_guard(names: &str) -> Value {
 /// Pods: the record is written by nobody else, and nobody creates a pod that is on a virtual node already.
 fn record_guard(names: &str) -> Value {
     let annotation = crate::record::ANNOTATION;
+    // An empty record is another thing than none.
     let record = |object: &str| {
         format!(
-            "(has({object}.metadata.annotations) && '{annotation}' in {object}.metadata.annotations ? {object}.metadata.annotations['{annotation}'] : '')"
+            "(has({object}.metadata.annotations) && '{annotation}' in {object}.metadata.annotations ? '=' + {object}.metadata.annotations['{annotation}'] : '')"
         )
     };
     let touched = format!("{} != (request.operation == 'UPDATE' ? {} : '')", record("object"), record("oldObject"));

@@ -5,6 +5,7 @@ mod crds;
 mod dashboards;
 mod expressions;
 mod extender_protocol;
+mod guard;
 mod metrics;
 mod placement;
 mod scenario;

@@ -236,6 +236,24 @@ impl Scenario {
         .expect("a VirtualNode");
     }
 
+    /// Waits until a virtual node takes pods, its guard in force.
+    pub(crate) async fn virtual_node_ready(&self, name: &str) {
+        self.virtual_node_reason(name, "Open").await;
+    }
+
+    /// Waits until the condition `Ready` of a virtual node has this reason.
+    pub(crate) async fn virtual_node_reason(&self, name: &str, reason: &str) {
+        let nodes: Api<api::VirtualNode> = Api::all(self.client.clone());
+        wait_until(&format!("{name}: {reason}"), PATIENCE, async || {
+            let conditions = nodes.get(name).await?.status.unwrap_or_default().conditions;
+            let ready = conditions.into_iter().find(|one| one.type_ == "Ready").context("no condition Ready")?;
+            ensure!(ready.reason == reason, "{}: {}", ready.reason, ready.message);
+            Ok(())
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
+    }
+
     /// A policy for the pods with label `app` in the tests' namespace. `more` is merged into its spec.
     pub(crate) async fn policy(&self, name: &str, app: &str, tiers: Value, more: Value) {
         let mut spec = json!({

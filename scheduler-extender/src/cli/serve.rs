@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
-use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -18,14 +17,12 @@ use crate::extender::answers::SnapshotAnswers;
 use crate::extender::certificates::{CertificateFiles, Certificates};
 use crate::extender::{server, watchdog};
 use crate::metrics::{Limits, Metrics};
-use crate::{admin, guards, run};
+use crate::{admin, run};
 
 /// A runtime that does not turn for so long will not come back; a restart is better than a hang (kube-scheduler waits).
 const STALL: Duration = Duration::from_secs(10);
 /// How long calls of kube-scheduler are told to go elsewhere before the process ends.
 const DRAINING: Duration = Duration::from_millis(500);
-/// How long a new policy takes to be in force in every API server.
-const GUARDS_PERIOD: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
     log(args.log);
@@ -78,8 +75,12 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let client = client(kubeconfig.as_deref()).await?;
     let metrics = Arc::new(Metrics::new(&currency, Limits::STANDARD));
     let handle = run::Handle::default();
-    let settings =
-        Settings { bindings_per_second, bindings_in_flight: usize::from(bindings_in_flight), ..Settings::standard(&currency) };
+    let settings = Settings {
+        bindings_per_second,
+        bindings_in_flight: usize::from(bindings_in_flight),
+        await_guards: guards == GuardsMode::Apply,
+        ..Settings::standard(&currency)
+    };
 
     let (phase, phases) = watch::channel(server::Phase::Serving);
     let answers = SnapshotAnswers::new(handle.published.clone(), run::now, handle.extender_asked.clone());
@@ -95,18 +96,16 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
 
     let admin = Admin { metrics: metrics.clone(), readiness: readiness(&handle), status: status(&handle) };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let committing = run::run(client.clone(), settings, metrics, handle.clone(), async {
+    let committing = run::run(client, settings, metrics, handle.clone(), async {
         // A sender that is gone means the same: stop.
         let _ = stopped.await;
     });
     // Tasks of their own: they go on while the process is told to stop.
     let mut committing = tokio::spawn(committing);
     let mut extending = tokio::spawn(extender.serve(extender_listener, tls, phases));
-    let guarding = keep_guards(client, handle.clone(), guards);
     tokio::select! {
         ended = &mut committing => return ended?,
         ended = &mut extending => return ended?.context("the extender's listener failed"),
-        ended = guarding => return ended,
         ended = admin::serve(admin_listener, admin, std::future::pending()) => return ended.context("the admin listener failed"),
         signal = told_to_stop() => tracing::info!(signal, "spillway stops"),
     }
@@ -134,12 +133,14 @@ pub(super) async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> 
 }
 
 fn readiness(handle: &run::Handle) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
-    let synced = handle.synced.clone();
+    let handle = handle.clone();
     Arc::new(move || {
-        if synced.load(Ordering::Relaxed) {
-            Readiness::Ready
-        } else {
+        if !handle.synced.load(Ordering::Relaxed) {
             Readiness::NotReady("the first lists are not complete".to_owned())
+        } else if !handle.guarded.load(Ordering::Relaxed) {
+            Readiness::NotReady("the guards of virtual nodes are not in force".to_owned())
+        } else {
+            Readiness::Ready
         }
     })
 }
@@ -168,42 +169,6 @@ fn status(handle: &run::Handle) -> Arc<dyn Fn() -> serde_json::Value + Send + Sy
             })).collect::<Vec<_>>(),
         })
     })
-}
-
-/// Applies the guards whenever the set of virtual nodes changes.
-async fn keep_guards(client: Client, handle: run::Handle, mode: GuardsMode) -> anyhow::Result<()> {
-    if mode == GuardsMode::Ignore {
-        return std::future::pending().await;
-    }
-    let mut applied: Option<Vec<String>> = None;
-    loop {
-        tokio::time::sleep(GUARDS_PERIOD).await;
-        let state = handle.published.load_full();
-        let mut names: Vec<String> =
-            state.backends.iter().filter_map(|backend| backend.node.node_name.as_ref()).map(ToString::to_string).collect();
-        names.sort();
-        if !state.synced || applied.as_ref() == Some(&names) {
-            continue;
-        }
-        match apply_guards(&client, &names).await {
-            Ok(()) => applied = Some(names),
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "guards not applied; it is tried again"),
-        }
-    }
-}
-
-async fn apply_guards(client: &Client, names: &[String]) -> anyhow::Result<()> {
-    use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
-    let params = PatchParams::apply("spillway.dev/guards").force();
-    for guard in guards::guards(names) {
-        let name = guard["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        if guard["kind"] == "ValidatingAdmissionPolicy" {
-            Api::<ValidatingAdmissionPolicy>::all(client.clone()).patch(&name, &params, &Patch::Apply(&guard)).await?;
-        } else {
-            Api::<ValidatingAdmissionPolicyBinding>::all(client.clone()).patch(&name, &params, &Patch::Apply(&guard)).await?;
-        }
-    }
-    Ok(())
 }
 
 /// The Nodes that stand for the cluster's virtual nodes.

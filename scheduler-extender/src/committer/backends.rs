@@ -1,6 +1,6 @@
 //! Nodes, virtual nodes, namespaces, services and policies: what decisions are made from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ const STARTING: Duration = Duration::from_secs(600);
 pub(super) struct VirtualNodes {
     pub(super) objects: BTreeMap<Arc<str>, VirtualNodeObject>,
     nodes: HashMap<Arc<str>, VirtualNodeNode>,
+    /// Nodes whose guard is in force; `None`: that is somebody else's business.
+    guarded: Option<BTreeSet<Arc<str>>>,
+    /// Nodes that nobody else may bind to.
+    pub(super) to_guard: Arc<[Arc<str>]>,
 }
 
 /// A VirtualNode as it stands in the API server, and what became of it.
@@ -34,6 +38,8 @@ pub(super) struct VirtualNodeObject {
     adopt: Option<Selector>,
     deleting: bool,
     healthy: bool,
+    /// The Node that stands for it, or that did last.
+    node: Option<Arc<str>>,
     quota: Limits,
     pub(super) invalid: Option<String>,
 }
@@ -43,6 +49,8 @@ struct VirtualNodeNode {
     labels: Labels,
     ready: bool,
     deleting: bool,
+    /// It carries Spillway's taint.
+    tainted: bool,
 }
 
 // === impl Committer ===
@@ -53,7 +61,12 @@ impl Committer {
         let labels = object_labels(node.metadata.labels.as_ref());
         if self.is_virtual(node, &labels) {
             self.dedicated.remove(&name);
-            let facts = VirtualNodeNode { labels, ready: is_ready(node), deleting: node.metadata.deletion_timestamp.is_some() };
+            let facts = VirtualNodeNode {
+                labels,
+                ready: is_ready(node),
+                deleting: node.metadata.deletion_timestamp.is_some(),
+                tainted: is_tainted(node),
+            };
             self.virtual_nodes.nodes.insert(name, facts);
             self.resolve();
             return;
@@ -66,6 +79,10 @@ impl Committer {
             return;
         }
         self.dedicated.set(facts);
+        if self.virtual_nodes.to_guard.contains(&name) {
+            // Its name was a virtual node's: its own scheduler must be able to bind now.
+            self.list_guards();
+        }
         self.place_unplaced(&name);
     }
 
@@ -99,9 +116,8 @@ impl Committer {
 
     /// Whether pods on this node are none of kube-scheduler's business.
     fn is_virtual(&self, node: &Node, labels: &Labels) -> bool {
-        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
         labels.get("type") == Some("virtual-kubelet")
-            || taints.iter().any(|taint| taint.key == TAINT)
+            || is_tainted(node)
             || self
                 .virtual_nodes
                 .objects
@@ -119,7 +135,9 @@ impl Committer {
         let compiled = compile::virtual_node(object, &self.settings.currency);
         let quota = object.status.as_ref().and_then(|status| status.quota.as_ref()).map(compile::limits).transpose();
         let before = self.virtual_nodes.objects.remove(&name);
-        let (last, last_quota) = before.map_or((None, Limits::default()), |before| (before.compiled, before.quota));
+        let named = object.status.as_ref().and_then(|status| status.node_name.as_deref()).map(Arc::from);
+        let (last, last_quota, node) =
+            before.map_or((None, Limits::default(), named), |before| (before.compiled, before.quota, before.node));
         let (compiled, invalid) = match compiled {
             Ok(compiled) => (Some(compiled), None),
             Err(invalid) => (last, Some(invalid.to_string())),
@@ -134,6 +152,7 @@ impl Committer {
             }),
             deleting: object.metadata.deletion_timestamp.is_some(),
             healthy: !conditions.iter().any(|condition| condition.type_ == "BackendHealthy" && condition.status == "False"),
+            node,
             quota: quota.ok().flatten().unwrap_or(last_quota),
             invalid,
         };
@@ -145,17 +164,25 @@ impl Committer {
         self.virtual_nodes.objects.remove(name);
         self.backends.remove(name);
         self.statuses.forget(super::StatusKind::VirtualNode, name);
+        self.list_guards();
         self.reconsider();
     }
 
     /// Joins VirtualNodes with the Nodes that stand for them.
     fn resolve(&mut self) {
+        for object in self.virtual_nodes.objects.values_mut() {
+            if let (Some(node), _) = object.node(&self.virtual_nodes.nodes) {
+                object.node = Some(node);
+            }
+        }
+        self.list_guards();
         let resolved: Vec<policy::VirtualNode> = self
             .virtual_nodes
             .objects
             .iter()
             .filter_map(|(name, object)| {
                 let (node_name, closed) = object.node(&self.virtual_nodes.nodes);
+                let closed = closed.or_else(|| self.virtual_nodes.unguarded(node_name.as_ref()));
                 let compiled = object.compiled.clone()?;
                 Some(policy::VirtualNode { name: name.clone(), node_name, closed, quota: object.quota, ..compiled })
             })
@@ -172,6 +199,27 @@ impl Committer {
             }
             self.reconsider();
         }
+    }
+
+    /// Guards are in force.
+    pub(super) fn guarded(&mut self, nodes: &[Arc<str>]) {
+        if let Some(guarded) = &mut self.virtual_nodes.guarded {
+            *guarded = nodes.iter().cloned().collect();
+            self.resolve();
+        }
+    }
+
+    /// Which Nodes nobody else may bind to: those with Spillway's taint and those that are adopted. A Node that is away for a
+    /// moment, as when a virtual kubelet makes it anew, comes back guarded.
+    fn list_guards(&mut self) {
+        let VirtualNodes { objects, nodes, .. } = &self.virtual_nodes;
+        let adopted =
+            |labels: &Labels| objects.values().any(|object| object.adopt.as_ref().is_some_and(|adopt| adopt.matches(labels)));
+        let present = nodes.iter().filter(|(_, node)| node.tainted || adopted(&node.labels)).map(|(name, _)| name);
+        let away = objects.values().filter_map(|object| object.node.as_ref());
+        let away = away.filter(|name| !nodes.contains_key(*name) && self.dedicated.get(name).is_none());
+        let to_guard: BTreeSet<Arc<str>> = present.chain(away).cloned().collect();
+        self.virtual_nodes.to_guard = to_guard.into_iter().collect();
     }
 
     /// A backend has appeared after pods that run there: their usage is entered.
@@ -278,6 +326,21 @@ impl Committer {
     }
 }
 
+// === impl VirtualNodes ===
+
+impl VirtualNodes {
+    pub(super) fn new(await_guards: bool) -> VirtualNodes {
+        VirtualNodes { guarded: await_guards.then(BTreeSet::new), ..VirtualNodes::default() }
+    }
+
+    /// A node that others can still bind to is not used, adopted ones included: a pod of theirs would run unpaid-for beside
+    /// ours, and whoever can bind could write records.
+    fn unguarded(&self, node: Option<&Arc<str>>) -> Option<Closed> {
+        let (guarded, node) = (self.guarded.as_ref()?, node?);
+        (!guarded.contains(node)).then_some(Closed::GuardPending)
+    }
+}
+
 // === impl VirtualNodeObject ===
 
 impl VirtualNodeObject {
@@ -305,6 +368,11 @@ impl VirtualNodeObject {
 
 fn object_labels(labels: Option<&BTreeMap<String, String>>) -> Labels {
     labels.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+fn is_tainted(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    taints.iter().any(|taint| taint.key == TAINT)
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -118,6 +118,8 @@ pub enum Event {
         /// Whether it is done, or can never be.
         done: bool,
     },
+    /// The guards of these Nodes, and of no others, are in force.
+    Guarded(Arc<[Arc<str>]>),
     /// kube-scheduler has asked the extender about a marked pod: it is configured, and answers for preemption.
     ExtenderAsked,
 }
@@ -244,6 +246,8 @@ pub struct Settings {
     pub currency: Arc<str>,
     /// How often unfinished business (accruals, statuses, retries) is looked at.
     pub tick: Duration,
+    /// A virtual node takes pods only when [`Event::Guarded`] has named its Node. Without this somebody else keeps the guards.
+    pub await_guards: bool,
 }
 
 impl Settings {
@@ -255,6 +259,7 @@ impl Settings {
             bindings_in_flight: 32,
             currency: Arc::from(currency),
             tick: Duration::from_secs(1),
+            await_guards: false,
         }
     }
 }
@@ -308,6 +313,7 @@ impl Committer {
     /// A committer that knows nothing yet.
     pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Committer {
         let wave = Wave::new(&settings);
+        let virtual_nodes = VirtualNodes::new(settings.await_guards);
         Committer {
             settings,
             metrics,
@@ -321,7 +327,7 @@ impl Committer {
             namespaces: Arc::default(),
             services: Arc::default(),
             dedicated: DedicatedNodes::default(),
-            virtual_nodes: VirtualNodes::default(),
+            virtual_nodes,
             backends: Backends::default(),
             ledger: Ledger::default(),
             budgets: Budgets::default(),
@@ -361,6 +367,7 @@ impl Committer {
             Event::BindingAnswered { uid, answer } => self.binding_answered(&uid, answer, now),
             Event::BudgetWritten { name, resource_version } => self.budget_written(&name, resource_version),
             Event::Patched { uid, done } => self.patched(&uid, done, now),
+            Event::Guarded(nodes) => self.guarded(&nodes),
             Event::ExtenderAsked => self.extender_asked = true,
         }
     }

@@ -25,6 +25,8 @@ pub struct Published {
     pub backends: Backends,
     /// What may still be spent.
     pub books: Books,
+    /// Nodes that nobody else may bind to.
+    pub to_guard: Arc<[Arc<str>]>,
     /// Whether everything that exists is in here. Before, nobody is refused anything.
     pub synced: bool,
 }
@@ -46,6 +48,7 @@ impl Committer {
             packing: self.dedicated.packing(),
             backends: self.backends.clone(),
             books: self.ledger.books().clone(),
+            to_guard: self.virtual_nodes.to_guard.clone(),
             synced: self.synced,
         }
     }

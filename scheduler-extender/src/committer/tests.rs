@@ -41,9 +41,13 @@ fn dedicated_first() -> Value {
 impl Cluster {
     /// One dedicated node with room for `room` pods of 1 CPU, one virtual node at 1 an hour and CPU.
     fn new(room: u32) -> Cluster {
+        Cluster::with(room, Settings::standard("USD"))
+    }
+
+    fn with(room: u32, settings: Settings) -> Cluster {
         let metrics = Arc::new(Metrics::new("USD", Limits::STANDARD));
         let mut cluster = Cluster {
-            committer: Committer::new(Settings::standard("USD"), metrics),
+            committer: Committer::new(settings, metrics),
             now: Timestamp::from_millis(1_790_000_000_000),
             version: 0,
             budgets: BTreeMap::new(),
@@ -517,4 +521,30 @@ fn the_clock_may_go_backwards() {
     cluster.pod("b", json!({}));
     cluster.settle();
     assert_eq!(cluster.bound.len(), 2);
+}
+
+#[test]
+fn a_virtual_node_takes_nothing_before_its_guard_is_in_force() {
+    let mut cluster = Cluster::with(0, Settings { await_guards: true, ..Settings::standard("USD") });
+    cluster.policy(dedicated_first());
+    cluster.tell(Event::Synced);
+    cluster.pod("a", json!({}));
+    cluster.settle();
+    assert!(cluster.bound.is_empty());
+    let to_guard = cluster.committer.published().to_guard;
+    assert_eq!(to_guard.iter().map(|name| &**name).collect::<Vec<_>>(), ["virtual-0"]);
+    cluster.tell(Event::Guarded(to_guard));
+    cluster.settle();
+    assert_eq!(cluster.bound_names(), ["a"]);
+}
+
+#[test]
+fn what_is_guarded_stays_so_while_its_node_is_away() {
+    let names = |cluster: &Cluster| cluster.committer.published().to_guard.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut cluster = synced(0, dedicated_first());
+    assert_eq!(names(&cluster), ["virtual-0"], "dedicated nodes are never guarded");
+    cluster.tell(Event::NodeGone("virtual-0".to_owned()));
+    assert_eq!(names(&cluster), ["virtual-0"], "a virtual kubelet may be making it anew");
+    cluster.node("virtual-0", 4);
+    assert!(names(&cluster).is_empty(), "a dedicated node now: its scheduler must be able to bind");
 }

@@ -3,6 +3,7 @@
 //! Watches feed one bounded queue; one task owns the committer and empties it; every intent is carried out by a task of its
 //! own, which puts the answer back into the queue. What is published for the extender is at most [`PUBLISH`] old.
 
+mod guarding;
 mod watches;
 mod writes;
 
@@ -38,6 +39,8 @@ pub struct Handle {
     pub extender_asked: Arc<AtomicBool>,
     /// Whether everything that exists has been seen.
     pub synced: Arc<AtomicBool>,
+    /// Whether the guards have been in force once, if this process keeps them.
+    pub guarded: Arc<AtomicBool>,
 }
 
 impl Default for Handle {
@@ -46,6 +49,7 @@ impl Default for Handle {
             published: Arc::new(ArcSwap::from_pointee(Published::default())),
             extender_asked: Arc::default(),
             synced: Arc::default(),
+            guarded: Arc::default(),
         }
     }
 }
@@ -65,6 +69,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let (events, queue) = mpsc::channel(QUEUE);
     let watches = watches::spawn(&client, &events);
+    let guarding = guarding::keep(client.clone(), settings.await_guards, handle.clone(), events.clone());
     let writer = Writer::new(client, events);
     let tick = settings.tick;
     let committer = Committer::new(settings, metrics);
@@ -74,6 +79,7 @@ pub async fn run(
     tokio::select! {
         () = driver.drive(|_| false) => anyhow::bail!("the event queue closed while the committer was running"),
         ended = &mut watches => return ended,
+        ended = guarding => return ended,
         () = &mut shutdown => {}
     }
     // What is under way is finished, and money that is authorized and not used goes back; a successor would count it as spent.
