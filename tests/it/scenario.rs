@@ -310,6 +310,21 @@ impl Scenario {
         Api::<Pod>::namespaced(self.client.clone(), NAMESPACE).get(name).await.expect("the pod")
     }
 
+    /// The priority class `important`: its pods may evict all others.
+    pub(crate) async fn important(&self) {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "important"}, "value": 1000});
+        self.apply(class).await.expect("a PriorityClass");
+    }
+
+    /// Waits until a pod's scheduler has called it Unschedulable.
+    pub(crate) async fn refused(&self, name: &str) {
+        let waited = wait_until(&format!("a verdict on {name}"), PATIENCE, async || {
+            ensure!(is_refused(&self.get(name).await), "none so far");
+            Ok(())
+        });
+        waited.await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
+    }
+
     /// Waits until all pods with label `app` are bound, and sorts them into dedicated and virtual.
     pub(crate) async fn all_bound(&self, app: &str, count: usize) -> Places {
         let pods = self.plane.wait_until_bound((NAMESPACE, &format!("app={app}")), count, PATIENCE).await;
@@ -371,6 +386,12 @@ impl Places {
 pub(crate) fn record(pod: &Pod) -> Record {
     let annotation = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION));
     Record::parse(annotation.unwrap_or_else(|| panic!("{:?} has no decision", pod.metadata.name))).expect("a record of ours")
+}
+
+/// Whether the scheduler's verdict Unschedulable stands on a pod.
+pub(crate) fn is_refused(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|one| one.type_ == "PodScheduled" && one.reason.as_deref() == Some("Unschedulable"))
 }
 
 /// Dedicated nodes first, then these virtual nodes.
