@@ -42,7 +42,9 @@ pub enum Outcome {
     Dedicated,
     /// Bind it to a virtual node.
     Burst(Placement),
-    /// Leave it pending, and look again at this moment if nothing changes before; `None` = only a change can help.
+    /// Leave it pending, and look again at this moment if nothing changes before; `None` = only a change can help. While a
+    /// dedicated node may take the pod this is said only of one that is about to burst, as soon as its budget's authorization
+    /// is written ([`Reason::BudgetNotYetAuthorized`]).
     Wait(Option<Timestamp>),
 }
 
@@ -177,6 +179,12 @@ impl Walk {
             self.note(&tier.name, reason, candidates);
             return None;
         };
+        // The money is there and will be authorized in a moment: no reason to go anywhere else.
+        if let Err(Shortfall::Authorization { budget, .. }) = question.afford(quote.bill) {
+            let reason = Reason::BudgetNotYetAuthorized(budget);
+            self.note(&tier.name, reason.clone(), candidates);
+            return Some((Outcome::Wait(None), reason));
+        }
         let reason = match (question.room, after_dedicated, question.policy.serverless_first()) {
             (Room::NoneSince(_), true, _) => Reason::NoRoom,
             (_, _, true) => Reason::ServerlessFirst,
@@ -233,8 +241,10 @@ impl Question<'_> {
             if !tier.limits.allow(&used, &quote.shape.usage()) {
                 return Err(Reason::TierLimit);
             }
-            self.afford(quote.bill)?;
-            Ok(quote)
+            match self.afford(quote.bill) {
+                Err(Shortfall::Limit { budget, .. }) => Err(Reason::BudgetExceeded(budget)),
+                Err(Shortfall::Authorization { .. }) | Ok(()) => Ok(quote),
+            }
         };
         tier.virtual_nodes.iter().map(|name| Candidate { virtual_node: name.clone(), verdict: verdict(name) }).collect()
     }
@@ -262,12 +272,9 @@ impl Question<'_> {
         Ok(quote)
     }
 
-    fn afford(&self, bill: Money) -> Result<(), Reason> {
+    fn afford(&self, bill: Money) -> Result<(), Shortfall> {
         let namespace = self.snapshot.namespace(&self.workload.namespace);
-        self.snapshot.books.affords(&self.policy.name, namespace, bill).map_err(|shortfall| match shortfall {
-            Shortfall::Limit { budget, .. } => Reason::BudgetExceeded(budget),
-            Shortfall::Authorization { budget, .. } => Reason::BudgetNotYetAuthorized(budget),
-        })
+        self.snapshot.books.affords(&self.policy.name, namespace, bill)
     }
 }
 

@@ -143,12 +143,12 @@ impl Books {
         self.accounts.values().filter(move |account| account.budget.covers(policy, namespace)).map(|account| &account.budget.name)
     }
 
-    /// Whether `amount` could be reserved now, for everybody that it would be charged to.
+    /// Whether `amount` could be reserved now, for everybody that it would be charged to. A limit that is in the way is told
+    /// before an authorization that is merely not written yet.
     pub fn affords(&self, policy: &str, namespace: &Labels, amount: Money) -> Result<(), Shortfall> {
-        for account in self.accounts.values().filter(|account| account.budget.covers(policy, namespace)) {
-            account.affords(amount)?;
-        }
-        Ok(())
+        let covering = || self.accounts.values().filter(|account| account.budget.covers(policy, namespace));
+        covering().try_for_each(|account| account.within_limit(amount))?;
+        covering().try_for_each(|account| account.within_authorization(amount))
     }
 
     /// Budgets and their balances, by name.
@@ -391,13 +391,19 @@ impl Ledger {
 // === impl Account ===
 
 impl Account {
-    fn affords(&self, amount: Money) -> Result<(), Shortfall> {
+    fn within_limit(&self, amount: Money) -> Result<(), Shortfall> {
         let total = self.balance.total().saturating_add(amount);
-        let budget = self.budget.name.clone();
         if self.budget.when_exceeded == WhenExceeded::DedicatedOnly && total > self.budget.limit {
+            let budget = self.budget.name.clone();
             return Err(Shortfall::Limit { budget, missing: total.saturating_sub(self.budget.limit) });
         }
+        Ok(())
+    }
+
+    fn within_authorization(&self, amount: Money) -> Result<(), Shortfall> {
+        let total = self.balance.total().saturating_add(amount);
         if total > self.balance.authorized {
+            let budget = self.budget.name.clone();
             return Err(Shortfall::Authorization { budget, missing: total.saturating_sub(self.balance.authorized) });
         }
         Ok(())

@@ -318,11 +318,12 @@ impl Scenario {
 
     /// Waits until a pod's scheduler has called it Unschedulable.
     pub(crate) async fn refused(&self, name: &str) {
-        let waited = wait_until(&format!("a verdict on {name}"), PATIENCE, async || {
+        wait_until(&format!("a verdict on {name}"), PATIENCE, async || {
             ensure!(is_refused(&self.get(name).await), "none so far");
             Ok(())
-        });
-        waited.await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
     }
 
     /// Waits until all pods with label `app` are bound, and sorts them into dedicated and virtual.

@@ -206,6 +206,30 @@ fn a_spent_budget_means_waiting_as_an_ordinary_pod() {
 }
 
 #[test]
+fn money_that_is_not_authorized_yet_sends_nobody_elsewhere() {
+    let mut scene = Scene::new(
+        vec![serverless(After::Fixed(Duration::ZERO), &["nomad"]), dedicated()],
+        vec![sample::virtual_node(Provider::Nomad)],
+    );
+    scene.budget("10");
+    scene.ledger.authorize("cap", Money::ZERO);
+    let waits = "wait BudgetNotYetAuthorized; serverless BudgetNotYetAuthorized nomad=ok";
+    scene.check(Room::Some, at(0), waits);
+    scene.check(Room::NoneSince(at(0)), at(0), waits);
+    // A spent budget is another matter, also where another one still has to be authorized.
+    scene.ledger.set_budget(Budget {
+        name: Arc::from("spent"),
+        namespace_selector: None,
+        policies: vec![],
+        limit: Money::ZERO,
+        when_exceeded: WhenExceeded::DedicatedOnly,
+        start: Timestamp::EPOCH,
+        end: at(86_400),
+    });
+    scene.check(Room::Some, at(0), "dedicated HasRoom; serverless BudgetExceeded nomad=BudgetExceeded; dedicated HasRoom");
+}
+
+#[test]
 fn a_stopped_policy_holds() {
     let mut scene = Scene::new(vec![dedicated(), serverless(After::Fixed(Duration::ZERO), &["nomad"])], two_clouds());
     scene.policy.stop = StopPolicy::Hold;

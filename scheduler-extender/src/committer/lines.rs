@@ -227,7 +227,11 @@ fn evidence(
     extender: bool,
     now: Timestamp,
 ) -> Evidence {
-    if choosy && matches!(decide(snapshot, &class.policy, &class.workload, Room::Some, now).outcome, Outcome::Burst(_)) {
+    let rather_bursts = || match decide(snapshot, &class.policy, &class.workload, Room::Some, now).outcome {
+        Outcome::Burst(_) | Outcome::Wait(_) => true,
+        Outcome::Dedicated => false,
+    };
+    if choosy && rather_bursts() {
         return Evidence::Refused;
     }
     let answered_for = extender && class.workload.features.contains(Feature::Marked);

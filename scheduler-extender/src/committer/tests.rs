@@ -464,6 +464,20 @@ fn serverless_first_waits_for_the_schedulers_no() {
 }
 
 #[test]
+fn serverless_first_draws_on_its_budget_before_dedicated_nodes_are_thought_of() {
+    let tiers = json!([{"name": "serverless", "virtualNodes": ["cloud"]}, {"name": "dedicated"}]);
+    let mut cluster = synced(10, policy(tiers));
+    cluster.budget("2");
+    for name in ["a", "b", "c"] {
+        cluster.pod(name, Cluster::unschedulable());
+    }
+    cluster.settle();
+    let mut names = cluster.bound_names();
+    names.sort_unstable();
+    assert_eq!(names, ["a", "b"], "the third is left to the dedicated nodes");
+}
+
+#[test]
 fn a_pod_that_could_preempt_needs_its_own_verdict_unless_the_extender_answers() {
     let preemptor = json!({"spec": {"priority": 10, "preemptionPolicy": "PreemptLowerPriority"}});
     let mut cluster = synced(1, dedicated_first());

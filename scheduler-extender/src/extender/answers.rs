@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::Pod;
 use policy::burst_policy::{Mode, Packing};
 use policy::workload::Feature;
-use policy::{BurstPolicy, Outcome, Room, Timestamp, Workload, decide};
+use policy::{BurstPolicy, Outcome, Reason, Room, Timestamp, Workload, decide};
 
 use super::verbs::{
     Answers, Candidates, Fault, FilterAnswer, NodeVerdict, PreemptAnswer, ReasonText, Refusal, Score, Scores, Victims,
@@ -67,7 +67,8 @@ impl Answers for SnapshotAnswers {
         }
         let Some((policy, workload)) = selected(&published, view)? else { return Ok(candidates.pass_all()) };
         let decision = decide(&published.snapshot(), &policy, &workload, Room::Some, (self.clock)());
-        if matches!(decision.outcome, Outcome::Burst(_)) && policy.mode == Mode::Enforce {
+        // Waiting, while a node is on offer, is for the moment until the budget's authorization is written.
+        if decision.outcome != Outcome::Dedicated && policy.mode == Mode::Enforce {
             return Ok(candidates.refuse_all(Refusal::Unresolvable(BURSTS)));
         }
         Ok(pack(&published, &policy, &workload, candidates))
@@ -82,6 +83,8 @@ impl Answers for SnapshotAnswers {
     }
 
     fn preempt(&self, view: &PodView<'_>, victims: Victims<'_>) -> Result<PreemptAnswer, Fault> {
+        // Where dedicated nodes are full this is the only verb that is called.
+        self.asked.store(true, Ordering::Relaxed);
         let published = self.published.load();
         if published.synced
             && let Some((policy, workload)) = selected(&published, view)?
@@ -91,7 +94,10 @@ impl Answers for SnapshotAnswers {
             let decision = decide(&published.snapshot(), &policy, &workload, Room::NoneSince(now), now);
             let bursts = match decision.outcome {
                 Outcome::Burst(_) => true,
-                Outcome::Wait(until) => until.is_some_and(|until| until.since(now) <= NEAR),
+                Outcome::Wait(until) => {
+                    matches!(decision.explanation.reason, Reason::BudgetNotYetAuthorized(_))
+                        || until.is_some_and(|until| until.since(now) <= NEAR)
+                }
                 Outcome::Dedicated => false,
             };
             if bursts {

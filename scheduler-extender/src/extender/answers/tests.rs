@@ -15,6 +15,11 @@ fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
 
 /// Answers of a cluster with two dedicated nodes, `full` half used, and a virtual node, under a policy with these tiers.
 fn answers(tiers: &Value) -> SnapshotAnswers {
+    answers_with(tiers, None)
+}
+
+/// The same with a budget of which nothing is authorized yet.
+fn answers_with(tiers: &Value, budget: Option<&str>) -> SnapshotAnswers {
     let mut committer = Committer::new(Settings::standard("USD"), Arc::new(Metrics::new("USD", Limits::STANDARD)));
     let mut tell = |event| committer.handle(event, now());
     tell(Event::Namespace(Box::new(from(json!({"metadata": {"name": "media"}})))));
@@ -37,6 +42,10 @@ fn answers(tiers: &Value) -> SnapshotAnswers {
     busy["metadata"] = json!({"name": "busy", "namespace": "media", "uid": "busy"});
     busy["spec"]["nodeName"] = json!("full");
     tell(Event::Pod(Box::new(from(busy))));
+    if let Some(amount) = budget {
+        tell(Event::Budget(Box::new(from(json!({"metadata": {"name": "cap", "generation": 1, "resourceVersion": "1"},
+            "spec": {"amount": amount, "currency": "USD", "period": "Month"}})))));
+    }
     tell(Event::Synced);
     let published = Arc::new(ArcSwap::from_pointee(committer.published()));
     SnapshotAnswers::new(published, now, Arc::default())
@@ -102,6 +111,13 @@ fn refuses_all_nodes_when_serverless_comes_first_or_is_cheaper() {
 }
 
 #[test]
+fn refuses_while_the_money_is_being_authorized_and_not_when_it_is_spent() {
+    let first = json!([{"name": "serverless", "virtualNodes": ["cloud"]}, {"name": "dedicated"}]);
+    assert_eq!(filter(&answers_with(&first, Some("10")), &pod(json!({})))["NodeNames"], json!([]));
+    assert_eq!(filter(&answers_with(&first, Some("1")), &pod(json!({})))["NodeNames"], json!(["full"]));
+}
+
+#[test]
 fn never_refuses_for_what_cannot_burst() {
     let first = json!([{"name": "serverless", "virtualNodes": ["cloud"]}]);
     let answer = filter(&answers(&first), &pod(json!({"hostNetwork": true})));
@@ -131,4 +147,9 @@ fn nobody_is_evicted_where_bursting_is_open_or_near() {
     assert!(preempt(&opens("30s"), json!({})).is_empty(), "near");
     assert_eq!(preempt(&opens("10m"), json!({})), ["full"], "far away; pods on virtual nodes are no victims");
     assert_eq!(preempt(&opens("0s"), json!({"hostNetwork": true})), ["full"], "never");
+    let victims =
+        json!({"NodeNameToMetaVictims": {"full": {"Pods": [{"UID": "busy"}], "NumPDBViolations": 0}}, "Pod": pod(json!({}))});
+    let answer = answer(Verb::Preempt, victims.to_string().as_bytes(), &answers_with(&opens("0s"), Some("10")));
+    let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!(answer["NodeNameToMetaVictims"], json!({}), "as soon as the money is authorized");
 }
