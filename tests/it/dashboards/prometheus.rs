@@ -52,31 +52,37 @@ impl Prometheus {
         Ok(Prometheus { keeper, address, client: reqwest::Client::new(), _folder: folder })
     }
 
-    /// Waits until the target was scraped so many times, without a failure.
+    /// Waits until the target was scraped so many times.
     pub(crate) async fn scrapes(&self, wanted: u32) -> Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            ensure!(self.query("up == 0").await?.is_empty(), "a scrape failed: {}", self.get("targets", &[]).await?);
-            let scraped = self.query("count_over_time(up[5m])").await?;
+            let scraped = self.query("sum_over_time(up[5m])", seconds_now()).await?;
             if scraped.iter().any(|&count| count >= f64::from(wanted)) {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "{scraped:?} scrapes after {START_TIMEOUT:?}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            if Instant::now() >= deadline {
+                bail!("{scraped:?} scrapes after {START_TIMEOUT:?}: {}", self.get("targets", &[]).await?);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// The values of an instant query, now.
-    pub(crate) async fn query(&self, query: &str) -> Result<Vec<f64>> {
-        let data = self.get("query", &[("query", query)]).await?;
+    /// When the target was last scraped, and answered. Later its series are gone.
+    pub(crate) async fn last_scrape(&self) -> Result<f64> {
+        let found = self.query("max_over_time(timestamp(up == 1)[5m:100ms])", seconds_now()).await?;
+        found.first().copied().context("never scraped")
+    }
+
+    /// The values of an instant query at a time in seconds since 1970.
+    pub(crate) async fn query(&self, query: &str, at: f64) -> Result<Vec<f64>> {
+        let data = self.get("query", &[("query", query), ("time", &format!("{at:.3}"))]).await?;
         samples(&data, |series| vec![&series["value"]])
     }
 
-    /// All values of a range query over the last seconds.
-    pub(crate) async fn query_range(&self, query: &str, seconds: i64) -> Result<Vec<f64>> {
-        let end = jiff::Timestamp::now().as_second();
-        let (start, end) = ((end - seconds).to_string(), end.to_string());
-        let parameters = [("query", query), ("start", start.as_str()), ("end", end.as_str()), ("step", "1")];
+    /// All values of a range query over the seconds before a time.
+    pub(crate) async fn query_range(&self, query: &str, end: f64, seconds: u32) -> Result<Vec<f64>> {
+        let (start, end) = (format!("{:.3}", end - f64::from(seconds)), format!("{end:.3}"));
+        let parameters = [("query", query), ("start", start.as_str()), ("end", end.as_str()), ("step", "0.5")];
         let data = self.get("query_range", &parameters).await?;
         samples(&data, |series| series["values"].as_array().map(|values| values.iter().collect()).unwrap_or_default())
     }
@@ -101,6 +107,11 @@ impl Drop for Prometheus {
         drop(self.keeper.stdin.take());
         self.keeper.wait().ok();
     }
+}
+
+/// The time of this machine, as Prometheus counts it.
+pub(crate) fn seconds_now() -> f64 {
+    jiff::Timestamp::now().as_duration().as_secs_f64()
 }
 
 /// The address that Prometheus logs once it listens. What it logs later is read and dropped, or it would block.
