@@ -17,6 +17,9 @@ use crate::workload;
 const AFTER_THE_WAVE: Duration = Duration::from_millis(500);
 /// Patches under way, at most.
 const PATCHES_AT_A_TIME: usize = 8;
+/// The cost counters stay so far behind the clock: that a pod has ended is learned a moment later, and a counter cannot
+/// take back what the pod did not cost.
+const COUNTERS_BEHIND: Duration = Duration::from_secs(10);
 /// The taint of every virtual node.
 pub(super) const TAINT: &str = "spillway.dev/virtual-node";
 
@@ -39,11 +42,14 @@ impl Committer {
                 self.backends.occupy(&record.virtual_node, &record.policy, &record.tier, &record.usage);
             }
         }
+        let finished = if ours || !ended(pod) { None } else { Some(end_of(pod, now)) };
+        // What it cost before is in the counters of the process that committed it.
+        let told = if ours { Money::ZERO } else { record.bill(start_of(pod), finished.unwrap_or(now)) };
         let burst = Burst {
             owner: workload::owner(pod),
             started: None,
-            finished: if ours || !ended(pod) { None } else { Some(end_of(pod, now)) },
-            told: Money::ZERO,
+            finished,
+            told,
             tolerations: None,
             misreported: false,
             patching: false,
@@ -113,21 +119,22 @@ impl Committer {
 
     /// Pods that run longer than they were quoted for cost more than is reserved; the cost counters follow what runs.
     pub(super) fn accrue(&mut self, now: Timestamp) {
-        let running: Vec<(Arc<str>, Money)> = self
+        let running: Vec<(Arc<str>, Money, Money)> = self
             .pods
             .iter()
             .filter_map(|(uid, record)| match &record.phase {
                 Phase::Burst(burst) if burst.finished.is_none() && burst.started.is_some() => {
-                    Some((uid.clone(), burst.record.bill(burst.started, now)))
+                    let bill = |until| burst.record.bill(burst.started, until);
+                    Some((uid.clone(), bill(now), bill(now - COUNTERS_BEHIND)))
                 }
                 Phase::Waiting(_) | Phase::Binding(_) | Phase::Dedicated(_) | Phase::Burst(_) => None,
             })
             .collect();
-        for (uid, accrued) in running {
+        for (uid, accrued, counted) in running {
             if self.ledger.amount(&uid).is_some_and(|amount| accrued > amount) {
                 self.ledger.adjust(&uid, accrued);
             }
-            self.tell(&uid, accrued);
+            self.tell(&uid, counted);
         }
     }
 

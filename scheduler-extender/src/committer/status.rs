@@ -126,7 +126,6 @@ impl Committer {
 
     /// Gauges are replaced as a whole, so that the series of what is gone disappear.
     pub(super) fn publish_gauges(&self, now: Timestamp) {
-        let books = self.ledger.books();
         self.metrics.publish(&Gauges {
             pods: self.pod_gauges(),
             pods_waiting_with_room: u64::try_from(self.lines.waiting_with_room()).unwrap_or(u64::MAX),
@@ -139,18 +138,7 @@ impl Committer {
                 .iter()
                 .map(|compiled| PolicyState { policy: compiled.policy.name.clone(), generation: compiled.policy.generation })
                 .collect(),
-            budgets: books
-                .accounts()
-                .map(|(budget, balance)| BudgetState {
-                    budget: budget.name.clone(),
-                    period: self.budget_period(&budget.name),
-                    limit: budget.limit,
-                    spent: balance.spent,
-                    reserved: balance.committed.saturating_add(balance.reserved),
-                    authorized: balance.authorized,
-                    period_end_seconds: budget.end.millis() / 1000,
-                })
-                .collect(),
+            budgets: self.budget_gauges(),
             backends: self
                 .backends
                 .iter()
@@ -162,6 +150,33 @@ impl Committer {
                 .collect(),
             prices: self.price_gauges(now),
         });
+    }
+
+    /// What pods have cost so far is shown as spent, although the ledger keeps it committed until they are gone and their bill
+    /// is final: a budget that is half burnt by what runs must look half burnt.
+    fn budget_gauges(&self) -> Vec<BudgetState> {
+        let mut accrued: BTreeMap<&str, Money> = BTreeMap::new();
+        for record in self.pods.values() {
+            let Phase::Burst(burst) = &record.phase else { continue };
+            for budget in &burst.record.budgets {
+                let sum = accrued.entry(budget).or_default();
+                *sum = sum.saturating_add(burst.told);
+            }
+        }
+        let states = self.ledger.books().accounts().map(|(budget, balance)| {
+            // A pod of an earlier period has cost more than this period's account holds for it.
+            let accrued = accrued.get(&*budget.name).copied().unwrap_or_default().min(balance.committed);
+            BudgetState {
+                budget: budget.name.clone(),
+                period: self.budget_period(&budget.name),
+                limit: budget.limit,
+                spent: balance.spent.saturating_add(accrued),
+                reserved: balance.committed.saturating_sub(accrued).saturating_add(balance.reserved),
+                authorized: balance.authorized,
+                period_end_seconds: budget.end.millis() / 1000,
+            }
+        });
+        states.collect()
     }
 
     fn pod_gauges(&self) -> Vec<Pods> {

@@ -1,0 +1,79 @@
+//! What the counters and gauges say about money, against what is owed.
+
+use super::*;
+
+/// The value of the one series with this name.
+fn metric(cluster: &Cluster, name: &str) -> f64 {
+    let text = cluster.committer.metrics.render();
+    let mut lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    let line = lines.next().unwrap_or_else(|| panic!("no series {name} in\n{text}"));
+    assert!(lines.next().is_none(), "more than one series {name}");
+    line.rsplit_once(' ').and_then(|(_, value)| value.parse().ok()).expect("a value")
+}
+
+fn money(cluster: &Cluster, name: &str) -> Money {
+    metric(cluster, name).to_string().parse().expect("money")
+}
+
+/// A pod that costs 1 per hour, bound and running since now.
+fn running() -> (Cluster, Binding, jiff::Timestamp) {
+    let mut cluster = synced(0, dedicated_first());
+    cluster.budget("10");
+    cluster.pod("a", json!({}));
+    cluster.settle();
+    let binding = cluster.bound[0].clone();
+    let started = jiff::Timestamp::from_millisecond(cluster.now.millis()).expect("a time");
+    cluster.pod("a", on_cloud(&binding, &json!({"running": {"startedAt": started}})));
+    (cluster, binding, started)
+}
+
+fn on_cloud(binding: &Binding, state: &Value) -> Value {
+    let phase = if state.get("running").is_some() { "Running" } else { "Succeeded" };
+    json!({
+        "metadata": {"annotations": {crate::record::ANNOTATION: binding.decision}}, "spec": {"nodeName": "virtual-0"},
+        "status": {"phase": phase, "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": state}]},
+    })
+}
+
+#[test]
+fn a_counter_never_says_more_than_the_bill() {
+    let (mut cluster, binding, started) = running();
+    assert_eq!(money(&cluster, "spillway_cost_total"), Money::ZERO);
+    for _ in 0..365 {
+        cluster.wait(1);
+    }
+    let so_far = money(&cluster, "spillway_cost_total");
+    assert!(so_far > "0.09".parse().expect("money") && so_far <= "0.1".parse().expect("money"), "{so_far}");
+    // It ended five seconds ago, and only now somebody says so.
+    let finished = started + jiff::SignedDuration::from_mins(6);
+    cluster.pod("a", on_cloud(&binding, &json!({"terminated": {"exitCode": 0, "startedAt": started, "finishedAt": finished}})));
+    assert_eq!(money(&cluster, "spillway_cost_total"), "0.1".parse().expect("a tenth of an hour"));
+}
+
+#[test]
+fn what_was_spent_before_a_restart_is_not_counted_again() {
+    let (cluster, binding, started) = running();
+    let mut again = Cluster::new(0);
+    again.now = cluster.now + Duration::from_secs(1800);
+    again.version = 1000;
+    again.policy(dedicated_first());
+    again.pod("a", on_cloud(&binding, &json!({"running": {"startedAt": started}})));
+    again.tell(Event::Synced);
+    again.settle();
+    assert_eq!(money(&again, "spillway_cost_total"), Money::ZERO);
+    again.wait(370);
+    assert_eq!(money(&again, "spillway_cost_total"), "0.1".parse().expect("what six minutes cost since then"));
+}
+
+#[test]
+fn a_budget_shows_what_runs_as_spent() {
+    let (mut cluster, ..) = running();
+    cluster.wait(1);
+    let total = |cluster: &Cluster| metric(cluster, "spillway_budget_spent") + metric(cluster, "spillway_budget_reserved");
+    let (spent, committed) = (metric(&cluster, "spillway_budget_spent"), total(&cluster));
+    cluster.wait(1800);
+    assert!(metric(&cluster, "spillway_budget_spent") > spent + 0.4, "half an hour later");
+    assert!((total(&cluster) - committed).abs() < 1e-9, "it only moves from reserved to spent");
+    assert_eq!(cluster.balance().spent, Money::ZERO, "the ledger waits for the final bill");
+}
