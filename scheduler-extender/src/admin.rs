@@ -87,7 +87,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 async fn metrics(State(admin): State<Admin>) -> Response {
     // Prometheus 3 refuses a target that does not say the format.
     let format = HeaderValue::from_static(prometheus::TEXT_FORMAT);
-    ([(header::CONTENT_TYPE, format)], admin.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, format)], admin.metrics.scrape()).into_response()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! installation has dollars, and a series called `_dollars` that counts euros would be a lie that dashboards repeat. The
 //! number is whole units of that currency; rates are per hour, the unit of every price list.
 
+mod births;
 mod extender;
 mod labels;
 mod mirror;
@@ -26,12 +27,14 @@ pub use labels::{BindingOutcome, BudgetAction, Limits, NONE, OTHER, Outcome, Pha
 pub use mirror::{BackendState, BudgetState, Burn, Gauges, Pods, PolicyState, PriceState};
 pub use spend::Spender;
 
+use births::Births;
 use extender::ExtenderSeries;
 use labels::BoundedNames;
 use mirror::Mirror;
 use policy::Money;
 use policy::burst_policy::Mode;
 use policy::virtual_node::Provider;
+use prometheus::proto::MetricFamily;
 use prometheus::{HistogramVec, IntCounterVec, Registry, TextEncoder};
 use providers::ErrorKind;
 use series::Series;
@@ -95,6 +98,7 @@ pub struct Metrics {
     extender: ExtenderSeries,
     spend: Spend,
     mirror: Mirror,
+    births: Births,
 }
 
 // === impl Metrics ===
@@ -165,10 +169,13 @@ impl Metrics {
             )?,
             spend,
             mirror,
+            births: Births::default(),
             registry: registry.clone(),
         };
         series.build_info()?;
         metrics.open_fixed_series();
+        // Those that exist from the start were zero when nobody could look.
+        metrics.births.zero(&mut metrics.registry.gather());
         Ok(metrics)
     }
 
@@ -278,14 +285,26 @@ impl Metrics {
         self.mirror.publish(gauges, &self.names);
     }
 
-    /// Everything in Prometheus' text format, for `/metrics`.
+    /// Everything in Prometheus' text format, for `/metrics`. A counter is zero on the first scrape that shows it.
+    #[must_use]
+    pub fn scrape(&self) -> String {
+        let mut families = self.registry.gather();
+        self.births.zero(&mut families);
+        encode(&families)
+    }
+
+    /// Everything as it is, for tests and for people; scrapes do not notice.
     #[must_use]
     pub fn render(&self) -> String {
-        let mut text = String::new();
-        // Only a family without a name or a value of another type is refused, and neither can be built here.
-        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "metrics cannot be encoded");
-        }
-        text
+        encode(&self.registry.gather())
     }
+}
+
+fn encode(families: &[MetricFamily]) -> String {
+    let mut text = String::new();
+    // Only a family without a name or a value of another type is refused, and neither can be built here.
+    if let Err(error) = TextEncoder::new().encode_utf8(families, &mut text) {
+        tracing::error!(%error, "metrics cannot be encoded");
+    }
+    text
 }

@@ -62,7 +62,7 @@ pub struct Args {
     /// Also writes the result as one HTML page.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
-    /// Serves metrics at this address, and stays until they were scraped after the end.
+    /// Serves metrics at this address. The first scrape starts the burst, and the program stays until it was scraped after the end.
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
 }
@@ -88,6 +88,8 @@ const EXAMPLE: [(&str, &str); 5] = [
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// The work arrives when the committer knows everything else.
 const WORK_AFTER: Duration = Duration::from_secs(1);
+/// A burst that begins before anybody looks shows no rise, so one scrape starts it.
+const SCRAPES_BEFORE: u64 = 1;
 /// A rate needs two points, so the metrics are scraped twice before the program ends.
 const SCRAPES_AFTER_END: u64 = 2;
 /// Manifests beyond this are a mistake.
@@ -103,10 +105,16 @@ pub fn main(args: &Args) -> anyhow::Result<()> {
 async fn demonstrate(args: &Args, manifests: Manifests) -> anyhow::Result<()> {
     let currency = currency(&manifests);
     let metrics = Arc::new(Metrics::new(&currency, metrics::Limits::STANDARD));
-    let scraped = match args.metrics_listen {
+    let mut scraped = match args.metrics_listen {
         Some(address) => Some(serve_metrics(address, metrics.clone()).await?),
         None => None,
     };
+    if let Some((address, scrapes)) = &mut scraped {
+        eprintln!("Metrics: http://{address}/metrics; the burst begins with the first scrape");
+        if !scraped_again(scrapes, SCRAPES_BEFORE).await? {
+            return Ok(());
+        }
+    }
     let run = play(Script { manifests, settings: Settings::new(args.seed), currency, metrics, speed: args.speed }).await?;
     match args.output {
         Output::Text => print!("{}", summary::text(&run)),
@@ -117,14 +125,19 @@ async fn demonstrate(args: &Args, manifests: Manifests) -> anyhow::Result<()> {
         eprintln!("Report: {}", path.display());
     }
     if let Some((address, mut scrapes)) = scraped {
-        let enough = *scrapes.borrow() + SCRAPES_AFTER_END;
         eprintln!("Metrics: http://{address}/metrics, until they were scraped {SCRAPES_AFTER_END} more times");
-        tokio::select! {
-            waited = scrapes.wait_for(|count| *count >= enough) => drop(waited.context("the metrics server ended")?),
-            signal = tokio::signal::ctrl_c() => signal.context("cannot wait for signals")?,
-        }
+        scraped_again(&mut scrapes, SCRAPES_AFTER_END).await?;
     }
     Ok(())
+}
+
+/// Waits for more scrapes. False if Ctrl-C came first.
+async fn scraped_again(scrapes: &mut watch::Receiver<u64>, more: u64) -> anyhow::Result<bool> {
+    let enough = *scrapes.borrow() + more;
+    tokio::select! {
+        waited = scrapes.wait_for(|count| *count >= enough) => waited.map(|_| true).context("the metrics server ended"),
+        signal = tokio::signal::ctrl_c() => signal.map(|()| false).context("cannot wait for signals"),
+    }
 }
 
 /// What is played.

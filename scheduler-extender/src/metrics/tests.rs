@@ -6,7 +6,7 @@ use crate::extender::observer::{Call, CertificateEvent, ConnectionRefusal, Obser
 use crate::extender::protocol::Verb;
 use policy::Rate;
 use policy::virtual_node::CapacityType;
-use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::proto::MetricType;
 use std::collections::BTreeSet;
 
 /// Every series there is. Dashboards, alerts and other people's queries hang on these names: a change here is a change of
@@ -291,7 +291,7 @@ fn an_owner_that_is_long_done_makes_room() {
     }
     for _ in 0..120 {
         metrics.spend(&spender("media", "tuesday"), Money::from_nanos(1), Money::from_nanos(0));
-        let _scraped = metrics.render();
+        let _scraped = metrics.scrape();
     }
     metrics.spend(&spender("media", "thursday"), Money::from_nanos(1), Money::from_nanos(0));
     metrics.spend(&spender("media", "friday"), Money::from_nanos(1), Money::from_nanos(0));
@@ -404,4 +404,24 @@ fn fixed_series_exist_before_anything_happens() {
     assert_eq!(lines(&metrics, "spillway_tls_reloads_total").len(), 2);
     assert_eq!(lines(&metrics, "spillway_extender_requests_total").len(), 24);
     assert_eq!(lines(&metrics, "spillway_build_info").len(), 1);
+}
+
+#[test]
+fn a_counter_is_zero_on_the_first_scrape_that_shows_it() {
+    let metrics = Metrics::new("USD", Limits::STANDARD);
+    let scraped = || {
+        let text = metrics.scrape();
+        let of = |name: &str| text.lines().filter(|line| line.starts_with(name)).map(str::to_string).collect::<Vec<_>>();
+        [of("spillway_cost_total"), of("spillway_startup_seconds_count"), of("spillway_bindings_total{outcome=\"created\"}")]
+    };
+    let ends = |found: [Vec<String>; 3], values: [&str; 3]| {
+        assert!(found.iter().zip(values).all(|(lines, value)| lines.len() == 1 && lines[0].ends_with(value)), "{found:?}");
+    };
+    metrics.spend(&spender("media", "thumbnails"), Money::from_nanos(2_000_000_000), Money::ZERO);
+    metrics.started(Provider::Fargate, "fargate-us-east-1", "serverless", Duration::from_secs(35));
+    metrics.binding(BindingOutcome::Created);
+    ends(scraped(), [" 0", " 0", " 1"]);
+    ends(scraped(), [" 2", " 1", " 1"]);
+    metrics.spend(&spender("media", "thumbnails"), Money::from_nanos(1_000_000_000), Money::ZERO);
+    ends(scraped(), [" 3", " 1", " 1"]);
 }

@@ -126,8 +126,15 @@ async fn every_panel_shows_the_demo() {
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let prometheus = Prometheus::start(&address.to_string(), "200ms", &super::folder().join("rules")).expect("Prometheus");
     let started = seconds_now();
-    let arguments =
-        demo::Args { manifests: vec![], seed: 1, output: demo::Output::Json, report: None, metrics_listen: Some(address) };
+    let arguments = demo::Args {
+        manifests: vec![],
+        seed: 1,
+        // However fast this machine is, the whole history is seen in some fifty scrapes.
+        speed: Some(60),
+        output: demo::Output::Json,
+        report: None,
+        metrics_listen: Some(address),
+    };
     let run = tokio::task::spawn_blocking(move || demo::main(&arguments));
     tokio::time::timeout(Duration::from_secs(120), run).await.expect("it ends").expect("no panic").expect("it works");
     let end = prometheus.last_scrape().await.expect("a scrape");
