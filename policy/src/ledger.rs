@@ -271,6 +271,21 @@ impl Ledger {
         self.enter(uid, charges, amount, true);
     }
 
+    /// A commitment that was missing when the books were taken over has shown up: it is entered, so it is unaccounted no more.
+    pub fn explain(&mut self, uid: &str) {
+        let Some(entry) = self.entries.get(uid) else { return };
+        for (name, paid) in &entry.charges {
+            if let Some(account) = self.books.accounts.get_mut(name) {
+                let balance = &mut account.balance;
+                let explained = balance.unaccounted.min(entry.charge(*paid));
+                balance.unaccounted = balance.unaccounted.saturating_sub(explained);
+                balance.spent = balance.spent.saturating_sub(explained);
+                balance.authorized = balance.authorized.saturating_sub(explained).max(balance.total());
+            }
+        }
+        self.assert_conserved();
+    }
+
     /// A budget that a pod is charged to has come back: what is entered for the pod counts in it again.
     pub fn charge_also(&mut self, uid: &str, name: &Arc<str>, committed_at: Timestamp) {
         let Some(start) = self.books.account(name).map(|(budget, _)| budget.start) else { return };

@@ -22,10 +22,14 @@ impl Committer {
             BindingAnswer::Throttled | BindingAnswer::Unknown => BindingOutcome::Failed,
         });
         let Some(PodRecord { key, phase: Phase::Binding(flight) }) = self.pods.get_mut(uid) else { return };
-        if !std::mem::replace(&mut flight.answered, true) {
+        if flight.answer.replace(answer).is_none() {
             self.wave.landed(false);
         }
         let key = key.clone();
+        if flight.gone {
+            self.pod_gone(uid, now);
+            return;
+        }
         match answer {
             // The pod's own watch event follows and carries tolerations and status; until then it counts as committed.
             BindingAnswer::Created => {
@@ -71,7 +75,7 @@ impl Committer {
             return;
         }
         flight.unclear = None;
-        flight.answered = false;
+        flight.answer = None;
         let (node, decision) = (flight.planned.node.clone(), flight.decision.clone());
         self.wave.unclear.remove(&key.uid);
         self.wave.relaunched();
@@ -86,6 +90,16 @@ impl Committer {
             if flight.unclear.is_some_and(|since| now.since(since) >= ASK_AGAIN) {
                 flight.unclear = Some(now);
                 intents.push(Intent::Read { pod: key.clone() });
+            }
+            true
+        });
+        self.wave.unmended.retain(|uid, due| {
+            let Some(PodRecord { key, phase: Phase::Burst(_) }) = pods.get(uid) else { return false };
+            let now_due = *due <= now;
+            if now_due {
+                intents.push(Intent::Read { pod: key.clone() });
+                // Should that be lost, too.
+                *due = now + ASK_AGAIN;
             }
             true
         });

@@ -12,7 +12,7 @@ use policy::virtual_node::{Closed, Limits};
 
 use super::pods::{Phase, PodRecord};
 use super::settle::TAINT;
-use super::{Committer, Intent, PolicyObject};
+use super::{Committer, PolicyObject};
 use crate::selection::{CompiledPolicy, LocalServices, Policies};
 use crate::{api, compile, workload};
 
@@ -320,8 +320,8 @@ impl Committer {
 
     /// What selects pods has changed: those that wait are told again, and find their lines anew.
     fn reselect(&mut self) {
-        if self.synced && !self.intents.contains(&Intent::ListPending) {
-            self.intents.push(Intent::ListPending);
+        if self.synced {
+            self.list_pending();
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::{api, compile};
 
 /// An authorization that nothing has been drawn on for so long is given back.
 const IDLE: Duration = Duration::from_secs(2);
+/// Between attempts to write that fail.
+const RETRY: Duration = Duration::from_millis(250);
 /// Balances that changed are shown at most this often; authorizations are written at once.
 const SHOW: Duration = Duration::from_secs(1);
 
@@ -45,6 +47,8 @@ struct BudgetObject {
     drawn: Money,
     shown: Option<(Balance, Money)>,
     shown_at: Timestamp,
+    /// After a failed write: not before this moment.
+    not_before: Timestamp,
 }
 
 impl Committer {
@@ -74,6 +78,7 @@ impl Committer {
                     drawn: Money::ZERO,
                     shown: None,
                     shown_at: Timestamp::EPOCH,
+                    not_before: Timestamp::EPOCH,
                 };
                 self.budgets.0.insert(name.clone(), known);
             }
@@ -170,7 +175,7 @@ impl Committer {
                 known.drawn = balance.total();
                 known.drawn_at = now;
             }
-            if known.writing.is_some() || !known.taken_over {
+            if known.writing.is_some() || !known.taken_over || now < known.not_before {
                 continue;
             }
             let idle = (self.closing || now.since(known.drawn_at) >= IDLE) && balance.reserved == Money::ZERO;
@@ -203,7 +208,7 @@ impl Committer {
         }
     }
 
-    pub(super) fn budget_written(&mut self, name: &Arc<str>, resource_version: Option<String>) {
+    pub(super) fn budget_written(&mut self, name: &Arc<str>, resource_version: Option<String>, now: Timestamp) {
         let Some(known) = self.budgets.0.get_mut(name) else { return };
         let authorized = known.writing.take();
         match resource_version {
@@ -214,7 +219,10 @@ impl Committer {
                 }
             }
             // Somebody else wrote, or nobody knows: the object's next event brings the version to try again with.
-            None => known.shown = None,
+            None => {
+                known.shown = None;
+                known.not_before = now + RETRY;
+            }
         }
         self.reconsider();
     }
@@ -232,6 +240,11 @@ impl Committer {
                 self.epoch += 1;
             }
         }
+    }
+
+    /// When a budget may be written again, if that is all that is missing.
+    pub(super) fn next_write(&self, now: Timestamp) -> Option<Timestamp> {
+        self.budgets.0.values().map(|known| known.not_before).filter(|moment| *moment > now).min()
     }
 
     pub(super) fn budget_period(&self, name: &str) -> &'static str {

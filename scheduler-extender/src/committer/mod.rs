@@ -28,7 +28,7 @@ mod wave;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub enum Event {
     Pod(Box<Pod>),
     /// The answer to [`Intent::Read`]; a pod that is not there any more is told as [`Event::PodGone`].
     PodRead(Box<Pod>),
+    /// The answer to [`Intent::ListPending`] is complete: its pods have been told.
+    PendingListed,
     /// A pod is gone.
     PodGone {
         /// Its UID: a new pod of the same name is another pod.
@@ -163,7 +165,7 @@ pub enum Intent {
         /// The pod.
         pod: PodKey,
     },
-    /// List pending pods again and tell them as [`Event::Pod`]: what selects them has changed.
+    /// List pending pods again and tell them as [`Event::Pod`], then [`Event::PendingListed`]: what selects them has changed.
     ListPending,
     /// Write a budget's status under the resource version. Answer with [`Event::BudgetWritten`].
     WriteBudget {
@@ -274,6 +276,11 @@ pub struct Committer {
     early_arrivals: HashMap<Arc<str>, Arrival, foldhash::fast::RandomState>,
     closing: bool,
     extender_asked: bool,
+    /// When everything had been told: what was decided before that, a predecessor has decided.
+    synced_at: Timestamp,
+    /// Lists of pending pods under way, and the pods that have gone meanwhile: a list may be older than the watch.
+    listing: usize,
+    gone_meanwhile: HashSet<Arc<str>, foldhash::fast::RandomState>,
 
     policies: BTreeMap<Arc<str>, PolicyObject>,
     compiled: Arc<Policies>,
@@ -321,6 +328,9 @@ impl Committer {
             early: Vec::new(),
             early_arrivals: HashMap::default(),
             closing: false,
+            synced_at: Timestamp::EPOCH,
+            listing: 0,
+            gone_meanwhile: HashSet::default(),
             extender_asked: false,
             policies: BTreeMap::new(),
             compiled: Arc::default(),
@@ -350,6 +360,7 @@ impl Committer {
             Event::Pod(pod) if !self.synced && pods::is_pending(&pod) => self.early.extend(pods::place_in_time(&pod)),
             Event::Pod(pod) => self.observe_pod(&pod, false, now),
             Event::PodRead(pod) => self.observe_pod(&pod, true, now),
+            Event::PendingListed => self.pending_listed(),
             Event::PodGone { uid } => self.pod_gone(&uid, now),
             Event::Node(node) => self.observe_node(&node, now),
             Event::NodeGone(name) => self.node_gone(&name),
@@ -365,7 +376,7 @@ impl Committer {
             Event::BudgetGone(name) => self.budget_gone(&name),
             Event::Synced => self.sync(now),
             Event::BindingAnswered { uid, answer } => self.binding_answered(&uid, answer, now),
-            Event::BudgetWritten { name, resource_version } => self.budget_written(&name, resource_version),
+            Event::BudgetWritten { name, resource_version } => self.budget_written(&name, resource_version, now),
             Event::Patched { uid, done } => self.patched(&uid, done, now),
             Event::Guarded(nodes) => self.guarded(&nodes),
             Event::ExtenderAsked => self.extender_asked = true,
@@ -398,7 +409,7 @@ impl Committer {
     /// When [`Committer::step`] should be called again even if no event comes.
     pub fn next_wake(&self, now: Timestamp) -> Timestamp {
         let tick = self.last_tick + self.settings.tick;
-        [self.lines.next_look(), self.wave.next_send(now)].into_iter().flatten().fold(tick, Timestamp::min)
+        [self.lines.next_look(), self.wave.next_send(now), self.next_write(now)].into_iter().flatten().fold(tick, Timestamp::min)
     }
 
     /// Whether everything that exists has been told.
@@ -418,9 +429,25 @@ impl Committer {
             let arrival = self.arrival();
             self.early_arrivals.insert(uid, arrival);
         }
+        self.synced_at = now;
         self.take_over_budgets(now);
         self.reconsider();
-        self.intents.push(Intent::ListPending);
+        self.list_pending();
+    }
+
+    /// Has the pending pods told again.
+    fn list_pending(&mut self) {
+        if !self.intents.contains(&Intent::ListPending) {
+            self.listing += 1;
+            self.intents.push(Intent::ListPending);
+        }
+    }
+
+    fn pending_listed(&mut self) {
+        self.listing = self.listing.saturating_sub(1);
+        if self.listing == 0 {
+            self.gone_meanwhile.clear();
+        }
     }
 
     /// Nothing new is committed from now on; what is under way is finished, and what is authorized and not used is given back.

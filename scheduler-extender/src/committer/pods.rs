@@ -9,7 +9,7 @@ use policy::workload::{Feature, Owner};
 use policy::{Money, Resources, Timestamp};
 
 use super::lines::ClassId;
-use super::{Committer, PodKey};
+use super::{BindingAnswer, Committer, PodKey};
 use crate::record::Record;
 use crate::workload;
 
@@ -63,8 +63,10 @@ pub(super) struct InFlight {
     pub(super) decision: String,
     /// Since when nobody knows whether the Binding exists: the pod must be read before anything else is done with it.
     pub(super) unclear: Option<Timestamp>,
-    /// When the answer arrived.
-    pub(super) answered: bool,
+    /// What came back for the Binding, if anything has.
+    pub(super) answer: Option<BindingAnswer>,
+    /// The pod has gone before the answer.
+    pub(super) gone: bool,
 }
 
 /// A pod on a dedicated node.
@@ -88,6 +90,8 @@ pub(super) struct Burst {
     pub(super) tolerations: Option<serde_json::Value>,
     pub(super) misreported: bool,
     pub(super) patching: bool,
+    /// Patches that have failed in a row.
+    pub(super) failures: u32,
 }
 
 impl Committer {
@@ -104,9 +108,15 @@ impl Committer {
 
     /// A pod without a node.
     fn observe_pending(&mut self, key: &PodKey, pod: &Pod, now: Timestamp) {
-        if let Some(PodRecord { phase: Phase::Binding(_), .. }) = self.pods.get(&key.uid) {
+        match self.pods.get(&key.uid).map(|record| &record.phase) {
             // An event from before the Binding; what came of that, its answer says.
-            return;
+            Some(Phase::Binding(_)) => return,
+            // A list that is older than the watch: no pod loses its node again.
+            Some(Phase::Dedicated(_) | Phase::Burst(_)) => return,
+            Some(Phase::Waiting(waiting)) if is_older(pod, &waiting.resource_version) => return,
+            Some(Phase::Waiting(_)) => {}
+            None if self.gone_meanwhile.contains(&key.uid) => return,
+            None => {}
         }
         let Some((class, version)) = self.classify(key, pod) else {
             self.forget_waiting(&key.uid);
@@ -255,11 +265,21 @@ impl Committer {
     }
 
     pub(super) fn pod_gone(&mut self, uid: &Arc<str>, now: Timestamp) {
-        match self.pods.get(uid).map(|record| &record.phase) {
-            Some(Phase::Waiting(_) | Phase::Binding(_)) => {
+        if self.listing > 0 {
+            self.gone_meanwhile.insert(uid.clone());
+        }
+        match self.pods.get_mut(uid).map(|record| &mut record.phase) {
+            Some(Phase::Waiting(_)) => {
                 self.leave_waiting(uid);
-                self.pods.remove(uid);
             }
+            Some(Phase::Binding(flight)) => match flight.answer {
+                // It says whether the pod ever had a node.
+                None => flight.gone = true,
+                Some(BindingAnswer::Created | BindingAnswer::Unknown) => self.retire_unseen(uid, now),
+                Some(_) => {
+                    self.leave_waiting(uid);
+                }
+            },
             Some(Phase::Dedicated(_)) => {
                 let namespace = self.pods.get(uid).map(|record| record.key.namespace.clone());
                 self.remove_dedicated(uid);
@@ -292,7 +312,8 @@ impl Committer {
             }
             Phase::Binding(_) => {
                 let Some(PodRecord { phase: Phase::Binding(flight), .. }) = self.pods.remove(uid) else { return None };
-                self.wave.landed(flight.answered);
+                self.wave.landed(flight.answer.is_some());
+                self.wave.unclear.remove(uid);
                 self.unreserve(uid, &flight.planned);
                 self.lines.leave(flight.waiting.class, &mut self.dedicated);
                 Some(flight.waiting)
@@ -347,6 +368,12 @@ pub(super) fn place_in_time(pod: &Pod) -> Option<(i64, Option<u64>, Arc<str>)> {
     let created = meta.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_millisecond());
     let version = meta.resource_version.as_deref().and_then(|version| version.parse().ok());
     Some((created, version, Arc::from(meta.uid.as_deref()?)))
+}
+
+/// Whether a pod is told in a version before this one. Versions of one kind of object are ordered integers.
+fn is_older(pod: &Pod, version: &str) -> bool {
+    let told = pod.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
+    told.zip(version.parse::<u64>().ok()).is_some_and(|(told, known)| told < known)
 }
 
 /// How a pod is addressed; `None` for an object that no API server would hand out.

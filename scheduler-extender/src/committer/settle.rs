@@ -29,7 +29,8 @@ impl Committer {
         let ours = matches!(self.pods.get(&key.uid), Some(PodRecord { phase: Phase::Binding(flight), .. }) if flight.planned.record == record);
         if ours {
             let Some(PodRecord { phase: Phase::Binding(flight), .. }) = self.pods.remove(&key.uid) else { return };
-            self.wave.landed(flight.answered);
+            self.wave.landed(flight.answer.is_some());
+            self.wave.unclear.remove(&key.uid);
             self.lines.leave(flight.waiting.class, &mut self.dedicated);
             self.ledger.commit(&key.uid);
             let provider = self.provider(&record.virtual_node);
@@ -38,6 +39,10 @@ impl Committer {
             self.leave_waiting(&key.uid);
             self.remove_record(&key.uid);
             self.ledger.recover(&key.uid, &record.budgets, record.quote, record.at);
+            if self.synced && record.at <= self.synced_at {
+                // A predecessor's Binding that came late: it is what was missing in the books.
+                self.ledger.explain(&key.uid);
+            }
             if !ended(pod) {
                 self.backends.occupy(&record.virtual_node, &record.policy, &record.tier, &record.usage);
             }
@@ -53,6 +58,7 @@ impl Committer {
             tolerations: None,
             misreported: false,
             patching: false,
+            failures: 0,
             record,
         };
         self.pods.insert(key.uid.clone(), PodRecord { key: key.clone(), phase: Phase::Burst(Box::new(burst)) });
@@ -92,13 +98,16 @@ impl Committer {
             self.reconsider();
             return;
         }
+        // A patch under way brings an event of its own, so its tolerations are not sent twice. Its scheduler may write the
+        // condition at any time.
         if !burst.patching {
             burst.tolerations = fitted(pod);
-            burst.misreported = not_scheduled(pod).is_some();
-            if burst.tolerations.is_some() || burst.misreported {
-                self.wave.untidy.insert(key.uid.clone());
-            }
         }
+        burst.misreported = not_scheduled(pod).is_some();
+        if burst.tolerations.is_some() || burst.misreported {
+            self.wave.untidy.insert(key.uid.clone());
+        }
+        self.wave.unmended.remove(&key.uid);
     }
 
     /// The pod is gone: what it cost is spent.
@@ -114,6 +123,20 @@ impl Committer {
         self.ledger.retire(uid);
         self.pods.remove(uid);
         self.wave.untidy.remove(uid);
+        self.reconsider();
+    }
+
+    /// A pod is gone that was bound, or may have been, and was never seen so: it has cost at most what it would have since then.
+    pub(super) fn retire_unseen(&mut self, uid: &Arc<str>, now: Timestamp) {
+        let Some(PodRecord { phase: Phase::Binding(flight), .. }) = self.pods.remove(uid) else { return };
+        self.wave.landed(flight.answer.is_some());
+        self.wave.unclear.remove(uid);
+        self.lines.leave(flight.waiting.class, &mut self.dedicated);
+        let record = &flight.planned.record;
+        self.backends.vacate(&record.virtual_node, &record.policy, &record.tier, &record.usage);
+        self.ledger.commit(uid);
+        self.ledger.adjust(uid, record.bill(Some(record.at), now));
+        self.ledger.retire(uid);
         self.reconsider();
     }
 
@@ -197,14 +220,17 @@ impl Committer {
         }
     }
 
-    /// A patch has been answered. What it did not mend, the pod's next event or the next look will ask for again.
-    pub(super) fn patched(&mut self, uid: &Arc<str>, done: bool, _now: Timestamp) {
+    /// A patch has been answered. After a failure the pod is read again, later each time.
+    pub(super) fn patched(&mut self, uid: &Arc<str>, done: bool, now: Timestamp) {
         self.wave.patching = self.wave.patching.saturating_sub(1);
-        let Some(PodRecord { key, phase: Phase::Burst(burst) }) = self.pods.get_mut(uid) else { return };
+        let Some(PodRecord { phase: Phase::Burst(burst), .. }) = self.pods.get_mut(uid) else { return };
         burst.patching = false;
-        if !done {
-            self.intents.push(Intent::Read { pod: key.clone() });
+        if done {
+            burst.failures = 0;
+            return;
         }
+        burst.failures = burst.failures.saturating_add(1);
+        self.wave.unmended.insert(uid.clone(), now + Duration::from_secs(1 << burst.failures.min(8)));
     }
 }
 

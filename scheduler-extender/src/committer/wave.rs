@@ -34,6 +34,8 @@ pub(super) struct Wave {
     /// Pods on virtual nodes whose tolerations or conditions want mending.
     pub(super) untidy: BTreeSet<Arc<str>>,
     pub(super) patching: usize,
+    /// Pods on virtual nodes whose patch has failed: they are read again from this moment on.
+    pub(super) unmended: BTreeMap<Arc<str>, Timestamp>,
     /// More could be taken than one step takes.
     more: bool,
 }
@@ -54,6 +56,7 @@ impl Wave {
             unclear: BTreeSet::new(),
             untidy: BTreeSet::new(),
             patching: 0,
+            unmended: BTreeMap::new(),
             more: false,
         }
     }
@@ -334,7 +337,7 @@ impl Committer {
         }));
         self.wave.last_sent = now;
         self.lines.remove(waiting.class, arrival);
-        let flight = InFlight { waiting, planned, decision, unclear: None, answered: false };
+        let flight = InFlight { waiting, planned, decision, unclear: None, answer: None, gone: false };
         self.pods.insert(uid.clone(), PodRecord { key, phase: Phase::Binding(Box::new(flight)) });
         true
     }

@@ -255,7 +255,7 @@ impl Driver {
                 for pod in pods {
                     self.committer.handle(Event::Pod(Box::new(pod)), now);
                 }
-                return;
+                Event::PendingListed
             }
             Awaited::Nothing => return,
         };

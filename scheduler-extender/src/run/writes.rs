@@ -180,7 +180,7 @@ impl Writer {
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
-                None => return,
+                None => return self.tell(Event::PendingListed).await,
             }
         }
     }
