@@ -229,20 +229,21 @@ impl Metrics {
         self.bindings.with_label_values(&[outcome.label()]).inc();
     }
 
-    /// A pod of this owner was committed: its money starts at zero, now, so that all of it counts as an increase.
-    pub fn committed(&self, spender: &Spender<'_>) {
-        self.spend(spender, Money::ZERO, Money::ZERO);
+    /// A pod of this owner was committed, for so much less than the next best feasible offer. What it costs is zero yet, and
+    /// shown, so that all of it counts as an increase.
+    pub fn committed(&self, spender: &Spender<'_>, avoided: Money) {
+        self.add_money(spender, Money::ZERO, avoided);
     }
 
-    /// Money accrued or settled since the last call for the same pod: what was spent, and what the next feasible offer
-    /// would have cost beyond that. Refunds do not exist: accrue what is certain, settle the rest.
-    pub fn spend(&self, spender: &Spender<'_>, spent: Money, avoided: Money) {
-        let bounded = Spender {
-            policy: self.names.policies.admit(spender.policy),
-            region: self.names.regions.admit(spender.region),
-            ..*spender
-        };
-        self.spend.add(&bounded, spent, avoided);
+    /// Money accrued or settled since the last call for the same pod. Refunds do not exist: accrue what is certain, settle
+    /// the rest.
+    pub fn spent(&self, spender: &Spender<'_>, money: Money) {
+        self.add_money(spender, money, Money::ZERO);
+    }
+
+    fn add_money(&self, spender: &Spender<'_>, spent: Money, avoided: Money) {
+        let (policy, region) = (self.names.policies.admit(spender.policy), self.names.regions.admit(spender.region));
+        self.spend.add(&Spender { policy, region, ..*spender }, spent, avoided);
     }
 
     /// A pod met an exhausted budget. Count each pod once for a budget and period.

@@ -47,8 +47,8 @@ pub(crate) fn live(metrics: &Metrics, tick: u64) {
             region,
             capacity_type: if n == 0 { CapacityType::Spot } else { CapacityType::OnDemand },
         };
-        metrics.committed(&spender);
-        metrics.spend(&spender, cents(1 + n), cents(n));
+        metrics.committed(&spender, cents(n));
+        metrics.spent(&spender, cents(1 + n));
         metrics.decided(&decided(Outcome::Burst, Some(provider), "cheapest"));
         metrics.bound_serverless("serverless", provider, Duration::from_millis(20 + 5 * n));
         metrics.started(provider, node, "serverless", Duration::from_secs(20 + 10 * n));

@@ -54,6 +54,8 @@ pub(super) struct Waiting {
 pub(super) struct Planned {
     pub(super) record: Record,
     pub(super) node: Arc<str>,
+    /// What the next best offer would have cost more; for the counters, so it is not in the record.
+    pub(super) avoided: Money,
 }
 
 /// A Binding under way.

@@ -27,12 +27,14 @@ impl Committer {
     /// A pod with a decision annotation and a node, seen for the first time as such.
     pub(super) fn enter_burst(&mut self, key: &PodKey, pod: &Pod, record: Record, now: Timestamp) {
         let ours = matches!(self.pods.get(&key.uid), Some(PodRecord { phase: Phase::Binding(flight), .. }) if flight.planned.record == record);
+        let mut avoided = Money::ZERO;
         if ours {
             let Some(PodRecord { phase: Phase::Binding(flight), .. }) = self.pods.remove(&key.uid) else { return };
             self.wave.landed(flight.answer.is_some());
             self.wave.unclear.remove(&key.uid);
             self.lines.leave(flight.waiting.class, &mut self.dedicated);
             self.ledger.commit(&key.uid);
+            avoided = flight.planned.avoided;
             let provider = self.provider(&record.virtual_node);
             self.metrics.bound_serverless(&record.tier, provider, now.since(flight.waiting.since));
         } else {
@@ -62,7 +64,7 @@ impl Committer {
             record,
         };
         self.pods.insert(key.uid.clone(), PodRecord { key: key.clone(), phase: Phase::Burst(Box::new(burst)) });
-        self.metrics_committed(&key.uid);
+        self.metrics_committed(&key.uid, avoided);
         self.observe_burst(key, pod, now);
     }
 
@@ -171,13 +173,13 @@ impl Committer {
         burst.told = cost;
         let Some(backend) = self.backends.get(&burst.record.virtual_node) else { return };
         let node = &backend.node;
-        self.metrics.spend(&spender(key, burst, node), more, Money::ZERO);
+        self.metrics.spent(&spender(key, burst, node), more);
     }
 
-    fn metrics_committed(&self, uid: &Arc<str>) {
+    fn metrics_committed(&self, uid: &Arc<str>, avoided: Money) {
         let Some(PodRecord { key, phase: Phase::Burst(burst) }) = self.pods.get(uid) else { return };
         if let Some(backend) = self.backends.get(&burst.record.virtual_node) {
-            self.metrics.committed(&spender(key, burst, &backend.node));
+            self.metrics.committed(&spender(key, burst, &backend.node), avoided);
         }
     }
 

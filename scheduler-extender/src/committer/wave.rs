@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use policy::burst_policy::{Mode, Tier};
 use policy::line::{Arrival, Evidence};
-use policy::{BurstPolicy, Decision, Outcome, Placement, Reason, Room, Snapshot, Timestamp, Workload, decide};
+use policy::{
+    BurstPolicy, Decision, Explanation, Money, Outcome, Placement, Reason, Room, Snapshot, Timestamp, Workload, decide,
+};
 
 use super::lines::{Blocked, ClassId};
 use super::pods::{InFlight, Phase, Planned, PodRecord};
@@ -190,7 +192,7 @@ impl Committer {
         }
         let decision = self.decide(&policy, &workload, room, now);
         match decision.outcome {
-            Outcome::Burst(placement) => self.take(&uid, &policy, &workload, &placement, &decision.explanation.reason, now),
+            Outcome::Burst(placement) => self.take(&uid, &policy, &workload, &placement, &decision.explanation, now),
             Outcome::Wait(until) => {
                 self.block(id, arrival, &policy, &decision.explanation.reason, until);
                 false
@@ -214,9 +216,10 @@ impl Committer {
         policy: &Arc<BurstPolicy>,
         workload: &Workload,
         placement: &Placement,
-        reason: &Reason,
+        explanation: &Explanation,
         now: Timestamp,
     ) -> bool {
+        let reason = &explanation.reason;
         let Some(node) = self.backends.get(&placement.virtual_node).map(|backend| backend.node.clone()) else { return false };
         self.count(policy, workload, Some(&placement.tier), Some(node.provider), metrics::Outcome::Burst, reason);
         let Some(key) = self.pods.get(uid).map(|record| record.key.clone()) else { return false };
@@ -249,7 +252,7 @@ impl Committer {
         };
         let Some(waiting) = self.waiting_mut(uid) else { return false };
         let arrival = waiting.arrival;
-        waiting.planned = Some(Planned { record, node: node_name });
+        waiting.planned = Some(Planned { record, node: node_name, avoided: avoided(placement, explanation) });
         self.wave.planned.insert(arrival, uid.clone());
         true
     }
@@ -341,4 +344,13 @@ impl Committer {
         self.pods.insert(uid.clone(), PodRecord { key, phase: Phase::Binding(Box::new(flight)) });
         true
     }
+}
+
+/// What the next best of the offers would have cost more.
+fn avoided(placement: &Placement, explanation: &Explanation) -> Money {
+    let offers = explanation.tiers.iter().flat_map(|tier| &tier.candidates);
+    let others =
+        offers.filter(|offer| offer.virtual_node != placement.virtual_node).filter_map(|offer| offer.verdict.as_ref().ok());
+    let next = others.min_by_key(|quote| quote.total());
+    next.map_or(Money::ZERO, |next| next.bill.saturating_sub(placement.quote.bill).max(Money::ZERO))
 }

@@ -176,8 +176,8 @@ fn everything(metrics: &Metrics) {
     metrics.bound_dedicated("dedicated", Duration::from_millis(300));
     metrics.bound_serverless("serverless", Provider::Fargate, Duration::from_millis(30));
     metrics.binding(BindingOutcome::Created);
-    metrics.committed(&spender("media", "thumbnails"));
-    metrics.spend(&spender("media", "thumbnails"), Money::from_nanos(12_345), Money::from_nanos(678));
+    metrics.committed(&spender("media", "thumbnails"), Money::ZERO);
+    metrics.spent(&spender("media", "thumbnails"), Money::from_nanos(12_345));
     metrics.budget_blocked("media-monthly", BudgetAction::DedicatedOnly);
     metrics.started(Provider::Fargate, "fargate-us-east-1", "serverless", Duration::from_secs(35));
     metrics.backend_error(Provider::Fargate, "fargate-us-east-1", ErrorKind::Throttled { retry_after: None });
@@ -256,7 +256,7 @@ fn words_are_distinct_and_in_snake_case() {
 fn money_is_added_exactly() {
     let metrics = Metrics::new("EUR", Limits::STANDARD);
     for _ in 0..10 {
-        metrics.spend(&spender("media", "thumbnails"), Money::from_nanos(100_000_000), Money::from_nanos(0));
+        metrics.spent(&spender("media", "thumbnails"), Money::from_nanos(100_000_000));
     }
     let line = &lines(&metrics, "spillway_cost_total")[0];
     assert!(line.ends_with(" 1"), "ten times 0.1 is 1 and nothing else: {line}");
@@ -266,7 +266,7 @@ fn money_is_added_exactly() {
 #[test]
 fn money_starts_at_zero_when_the_first_pod_is_committed() {
     let metrics = Metrics::new("USD", Limits::STANDARD);
-    metrics.committed(&spender("media", "thumbnails"));
+    metrics.committed(&spender("media", "thumbnails"), Money::ZERO);
     assert!(lines(&metrics, "spillway_cost_total")[0].ends_with(" 0"));
     assert!(lines(&metrics, "spillway_cost_avoided_total")[0].ends_with(" 0"));
 }
@@ -275,7 +275,7 @@ fn money_starts_at_zero_when_the_first_pod_is_committed() {
 fn owners_beyond_the_limit_are_one_owner() {
     let metrics = Metrics::new("USD", SMALL);
     for owner in 0..50 {
-        metrics.spend(&spender("media", &format!("job-{owner}")), Money::from_nanos(1_000_000_000), Money::from_nanos(0));
+        metrics.spent(&spender("media", &format!("job-{owner}")), Money::from_nanos(1_000_000_000));
     }
     let lines = lines(&metrics, "spillway_cost_total");
     assert_eq!(lines.len(), 4, "three owners and the others: {lines:#?}");
@@ -287,15 +287,15 @@ fn owners_beyond_the_limit_are_one_owner() {
 fn an_owner_that_is_long_done_makes_room() {
     let metrics = Metrics::new("USD", SMALL);
     for owner in ["monday", "tuesday", "wednesday"] {
-        metrics.spend(&spender("media", owner), Money::from_nanos(1), Money::from_nanos(0));
+        metrics.spent(&spender("media", owner), Money::from_nanos(1));
     }
     for _ in 0..120 {
-        metrics.spend(&spender("media", "tuesday"), Money::from_nanos(1), Money::from_nanos(0));
+        metrics.spent(&spender("media", "tuesday"), Money::from_nanos(1));
         let _scraped = metrics.scrape();
     }
-    metrics.spend(&spender("media", "thursday"), Money::from_nanos(1), Money::from_nanos(0));
-    metrics.spend(&spender("media", "friday"), Money::from_nanos(1), Money::from_nanos(0));
-    metrics.spend(&spender("media", "saturday"), Money::from_nanos(1), Money::from_nanos(0));
+    metrics.spent(&spender("media", "thursday"), Money::from_nanos(1));
+    metrics.spent(&spender("media", "friday"), Money::from_nanos(1));
+    metrics.spent(&spender("media", "saturday"), Money::from_nanos(1));
     let text = lines(&metrics, "spillway_cost_total").join("\n");
     for (owner, there) in [("monday", false), ("wednesday", false), ("tuesday", true), ("thursday", true), ("friday", true)] {
         assert_eq!(text.contains(&format!("owner_name=\"{owner}\"")), there, "{owner} in\n{text}");
@@ -310,11 +310,7 @@ fn users_cannot_make_series_without_end() {
         let name = format!("name-{i}");
         metrics.decided(&Decided { policy: &name, tier: Some(&name), ..decided(&name) });
         metrics.bound_serverless(&name, Provider::Fargate, Duration::ZERO);
-        metrics.spend(
-            &Spender { policy: &name, region: &name, ..spender(&name, &name) },
-            Money::from_nanos(1),
-            Money::from_nanos(1),
-        );
+        metrics.spent(&Spender { policy: &name, region: &name, ..spender(&name, &name) }, Money::from_nanos(1));
         metrics.budget_blocked(&name, BudgetAction::Warn);
         metrics.started(Provider::Fargate, &name, &name, Duration::ZERO);
         metrics.backend_error(Provider::Fargate, &name, ErrorKind::Throttled { retry_after: None });
@@ -366,7 +362,7 @@ fn the_gauges_of_what_is_gone_are_gone() {
 #[test]
 fn names_cannot_break_out_of_their_label() {
     let metrics = Metrics::new("USD", Limits::STANDARD);
-    metrics.spend(&spender("media", "a\"} 1\nspillway_cost_total{owner_name=\"b"), Money::from_nanos(1), Money::from_nanos(0));
+    metrics.spent(&spender("media", "a\"} 1\nspillway_cost_total{owner_name=\"b"), Money::from_nanos(1));
     assert_eq!(lines(&metrics, "spillway_cost_total").len(), 1);
 }
 
@@ -417,11 +413,11 @@ fn a_counter_is_zero_on_the_first_scrape_that_shows_it() {
     let ends = |found: [Vec<String>; 3], values: [&str; 3]| {
         assert!(found.iter().zip(values).all(|(lines, value)| lines.len() == 1 && lines[0].ends_with(value)), "{found:?}");
     };
-    metrics.spend(&spender("media", "thumbnails"), Money::from_nanos(2_000_000_000), Money::ZERO);
+    metrics.spent(&spender("media", "thumbnails"), Money::from_nanos(2_000_000_000));
     metrics.started(Provider::Fargate, "fargate-us-east-1", "serverless", Duration::from_secs(35));
     metrics.binding(BindingOutcome::Created);
     ends(scraped(), [" 0", " 0", " 1"]);
     ends(scraped(), [" 2", " 1", " 1"]);
-    metrics.spend(&spender("media", "thumbnails"), Money::from_nanos(1_000_000_000), Money::ZERO);
+    metrics.spent(&spender("media", "thumbnails"), Money::from_nanos(1_000_000_000));
     ends(scraped(), [" 3", " 1", " 1"]);
 }

@@ -142,7 +142,13 @@ async fn every_panel_shows_the_demo() {
     let seconds = (end - started).ceil() as u32;
     let view = View { prometheus, end, seconds, rate_interval: "800ms" };
     view.check(Wanted::Data).await;
-    for title in ["Spent in the time range", "Spend by owner in the time range", "Pods by backend", "Decisions"] {
+    for title in [
+        "Spent in the time range",
+        "Avoided in the time range",
+        "Spend by owner in the time range",
+        "Budgets in use",
+        "Pods by backend",
+    ] {
         let path = super::folder().join("cost.json");
         let dashboard = Dashboard::read(&path);
         let panel = dashboard.charts().find(|panel| panel.title == title).unwrap_or_else(|| panic!("no panel {title}"));

@@ -77,3 +77,21 @@ fn a_budget_shows_what_runs_as_spent() {
     assert!((total(&cluster) - committed).abs() < 1e-9, "it only moves from reserved to spent");
     assert_eq!(cluster.balance().spent, Money::ZERO, "the ledger waits for the final bill");
 }
+
+#[test]
+fn what_the_next_best_offer_would_have_cost_more_is_avoided() {
+    let mut cluster = Cluster::new(0);
+    cluster.policy(policy(json!([{"name": "dedicated"}, {"name": "serverless", "virtualNodes": ["dear", "cloud"]}])));
+    let node = json!({"metadata": {"name": "virtual-1", "labels": {"type": "virtual-kubelet", "dear": "yes"}},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": {"pods": "0", "cpu": "1"}}});
+    cluster.tell(Event::Node(Box::new(from::<Node>(node))));
+    let object = json!({"metadata": {"name": "dear", "generation": 1}, "status": {},
+        "spec": {"inMemory": {"region": "there"}, "adopt": {"nodeSelector": {"dear": "yes"}},
+            "pricing": {"currency": "USD", "vcpuHour": "1.25", "gbHour": "0"}}});
+    cluster.tell(Event::VirtualNode(Box::new(from(object))));
+    cluster.tell(Event::Synced);
+    cluster.pod("a", json!({}));
+    cluster.settle();
+    assert_eq!(&*cluster.bound[0].node, "virtual-0");
+    assert_eq!(money(&cluster, "spillway_cost_avoided_total"), "0.25".parse().expect("a quarter"));
+}
