@@ -50,11 +50,14 @@ async fn serverless_first_as_far_as_budget_and_quota_go_and_nobody_else_is_asked
     scenario.virtual_node_status("virtual-1", json!({"quota": {"pods": 7}})).await;
     scenario.policy("unmarked", "unmarked", dedicated_first(&["virtual-0"]), json!({})).await;
     scenario.policy("first", "first", serverless_first(&["virtual-0"]), json!({})).await;
-    scenario.policy("capped", "capped", serverless_first(&["virtual-0"]), json!({})).await;
+    for app in ["capped", "exact"] {
+        scenario.policy(app, app, serverless_first(&["virtual-0"]), json!({})).await;
+        let spec = json!({"amount": "0.8", "currency": "USD", "period": "Month", "scope": {"policies": [app]}});
+        let budget =
+            json!({"apiVersion": "spillway.dev/v1alpha1", "kind": "BurstBudget", "metadata": {"name": app}, "spec": spec});
+        scenario.apply(budget).await.expect("a budget");
+    }
     scenario.policy("quota", "quota", serverless_first(&["virtual-1"]), json!({})).await;
-    let spec = json!({"amount": "0.8", "currency": "USD", "period": "Month", "scope": {"policies": ["capped"]}});
-    let budget = json!({"apiVersion": "spillway.dev/v1alpha1", "kind": "BurstBudget", "metadata": {"name": "cap"}, "spec": spec});
-    scenario.apply(budget).await.expect("a budget");
     scenario.start().await;
 
     // Who carries no marker is not asked about, selected or not, and nothing is written on anybody.
@@ -76,7 +79,9 @@ async fn serverless_first_as_far_as_budget_and_quota_go_and_nobody_else_is_asked
     conditions_are_right(&scenario, "first", 100).await;
     assert!(scenario.metric(CALLS).await > 0.0);
 
-    // An hour of one vCPU costs four cents: the budget pays for twenty.
+    // An hour of one vCPU costs four cents: the budget pays for twenty, and the last of them spends it on itself.
+    scenario.job("exact", 20, "1", marked("1")).await;
+    assert_eq!(scenario.all_bound("exact", 20).await.counts(), (0, 20, 0), "{}", scenario.log());
     scenario.job("capped", 50, "1", marked("1")).await;
     assert_eq!(scenario.all_bound("capped", 50).await.counts(), (30, 20, 0), "{}", scenario.log());
     conditions_are_right(&scenario, "capped", 50).await;

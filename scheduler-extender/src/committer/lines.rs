@@ -198,7 +198,7 @@ impl Committer {
             class.blocked = class.blocked.take().filter(|blocked| blocked.epoch == epoch);
             let planned = class.uids.iter().filter(|(arrival, _)| self.wave.is_planned(**arrival));
             for (arrival, uid) in planned {
-                if class.line.no_room_since(*arrival).is_none() {
+                if class.line.no_room_since(*arrival).is_none() && !self.wave.is_promised(uid) {
                     regained.push(uid.clone());
                 }
             }

@@ -44,7 +44,7 @@ use crate::metrics::Metrics;
 use crate::selection::{LocalServices, Policies};
 
 pub use explain::Explained;
-pub use state::Published;
+pub use state::{Published, Uids};
 
 use backends::VirtualNodes;
 use budgets::Budgets;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use policy::line::Arrival;
 use policy::workload::{Feature, Owner};
-use policy::{Money, Resources, Timestamp};
+use policy::{Money, Reason, Resources, Timestamp};
 
 use super::lines::ClassId;
 use super::{BindingAnswer, Committer, PodKey};
@@ -56,6 +56,14 @@ pub(super) struct Planned {
     pub(super) node: Arc<str>,
     /// What the next best offer would have cost more; for the counters, so it is not in the record.
     pub(super) avoided: Money,
+}
+
+impl Planned {
+    /// Whether it bursts because it prefers to, not for want of room on dedicated nodes. Its own reservation may have used up
+    /// what made bursting possible; that is no reason to reconsider, and room on a dedicated node is none either.
+    pub(super) fn by_choice(&self) -> bool {
+        *self.record.reason != *Reason::NoRoom.label()
+    }
 }
 
 /// A Binding under way.
@@ -354,6 +362,7 @@ impl Committer {
     pub(super) fn unreserve(&mut self, uid: &Arc<str>, planned: &Planned) {
         let record = &planned.record;
         self.ledger.release(uid);
+        self.wave.unpromise(uid);
         self.backends.vacate(&record.virtual_node, &record.policy, &record.tier, &record.usage);
         self.reconsider();
     }

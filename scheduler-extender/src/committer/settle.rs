@@ -32,6 +32,7 @@ impl Committer {
             let Some(PodRecord { phase: Phase::Binding(flight), .. }) = self.pods.remove(&key.uid) else { return };
             self.wave.landed(flight.answer.is_some());
             self.wave.unclear.remove(&key.uid);
+            self.wave.unpromise(&key.uid);
             self.lines.leave(flight.waiting.class, &mut self.dedicated);
             self.ledger.commit(&key.uid);
             avoided = flight.planned.avoided;

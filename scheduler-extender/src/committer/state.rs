@@ -1,5 +1,6 @@
 //! What the committer publishes for those who only read: the extender on every replica.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use policy::Snapshot;
@@ -10,6 +11,9 @@ use policy::snapshot::{Backends, Namespaces};
 use super::Committer;
 use crate::selection::{LocalServices, Policies};
 
+/// UIDs of pods.
+pub type Uids = HashSet<Arc<str>, foldhash::fast::RandomState>;
+
 /// An immutable state; handlers decide on it without locks and without waiting.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
@@ -19,6 +23,8 @@ pub struct Published {
     pub namespaces: Arc<Namespaces>,
     /// Services that keep traffic local.
     pub services: Arc<LocalServices>,
+    /// Pods that are about to be bound to a virtual node by choice, whatever dedicated nodes have to offer meanwhile.
+    pub promised: Arc<Uids>,
     /// How full the dedicated nodes are.
     pub packing: Packing,
     /// Virtual nodes with what is in use of them.
@@ -45,6 +51,7 @@ impl Committer {
             policies: self.compiled.clone(),
             namespaces: self.namespaces.clone(),
             services: self.services.clone(),
+            promised: self.wave.promised(),
             packing: self.dedicated.packing(),
             backends: self.backends.clone(),
             books: self.ledger.books().clone(),

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::metrics::Limits;
 
+mod serverless_first;
+
 /// A committer and the part of an API server that it needs.
 struct Cluster {
     committer: Committer,
@@ -452,32 +454,6 @@ fn a_pod_is_settled_at_what_it_ran() {
     assert_eq!(cluster.committer.backends.usage("cloud").pods, 0);
     cluster.tell(Event::PodGone { uid: Arc::from("uid-a") });
     assert_eq!(cluster.balance().spent, "0.1".parse().expect("a tenth"));
-}
-
-#[test]
-fn serverless_first_waits_for_the_schedulers_no() {
-    let tiers = json!([{"name": "serverless", "virtualNodes": ["cloud"]}, {"name": "dedicated"}]);
-    let mut cluster = synced(10, policy(tiers));
-    cluster.pod("a", json!({}));
-    cluster.settle();
-    assert!(cluster.bound.is_empty(), "its scheduler might be binding it");
-    cluster.pod("a", Cluster::unschedulable());
-    cluster.settle();
-    assert_eq!(cluster.bound_names(), ["a"]);
-}
-
-#[test]
-fn serverless_first_draws_on_its_budget_before_dedicated_nodes_are_thought_of() {
-    let tiers = json!([{"name": "serverless", "virtualNodes": ["cloud"]}, {"name": "dedicated"}]);
-    let mut cluster = synced(10, policy(tiers));
-    cluster.budget("2");
-    for name in ["a", "b", "c"] {
-        cluster.pod(name, Cluster::unschedulable());
-    }
-    cluster.settle();
-    let mut names = cluster.bound_names();
-    names.sort_unstable();
-    assert_eq!(names, ["a", "b"], "the third is left to the dedicated nodes");
 }
 
 #[test]

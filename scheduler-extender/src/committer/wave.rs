@@ -15,6 +15,7 @@ use policy::{
 
 use super::lines::{Blocked, ClassId};
 use super::pods::{InFlight, Phase, Planned, PodRecord};
+use super::state::Uids;
 use super::{Binding, Committer, Intent, Settings};
 use crate::metrics;
 use crate::record::Record;
@@ -38,6 +39,8 @@ pub(super) struct Wave {
     pub(super) patching: usize,
     /// Pods on virtual nodes whose patch has failed: they are read again from this moment on.
     pub(super) unmended: BTreeMap<Arc<str>, Timestamp>,
+    /// Pods that are about to burst although a dedicated node may have room for them.
+    promised: Arc<Uids>,
     /// More could be taken than one step takes.
     more: bool,
 }
@@ -59,6 +62,7 @@ impl Wave {
             untidy: BTreeSet::new(),
             patching: 0,
             unmended: BTreeMap::new(),
+            promised: Arc::default(),
             more: false,
         }
     }
@@ -69,6 +73,22 @@ impl Wave {
 
     pub(super) fn unplan(&mut self, arrival: Arrival) {
         self.planned.remove(&arrival);
+    }
+
+    /// The pods that kube-scheduler should not place any more.
+    pub(super) fn promised(&self) -> Arc<Uids> {
+        self.promised.clone()
+    }
+
+    pub(super) fn is_promised(&self, uid: &Arc<str>) -> bool {
+        self.promised.contains(uid)
+    }
+
+    /// The pod is bound, or will not be.
+    pub(super) fn unpromise(&mut self, uid: &Arc<str>) {
+        if self.promised.contains(uid) {
+            Arc::make_mut(&mut self.promised).remove(uid);
+        }
     }
 
     pub(super) fn queued(&self) -> usize {
@@ -250,9 +270,13 @@ impl Committer {
             reason: Arc::from(reason.label()),
             at: now,
         };
+        let planned = Planned { record, node: node_name, avoided: avoided(placement, explanation) };
+        if planned.by_choice() {
+            Arc::make_mut(&mut self.wave.promised).insert(uid.clone());
+        }
         let Some(waiting) = self.waiting_mut(uid) else { return false };
         let arrival = waiting.arrival;
-        waiting.planned = Some(Planned { record, node: node_name, avoided: avoided(placement, explanation) });
+        waiting.planned = Some(planned);
         self.wave.planned.insert(arrival, uid.clone());
         true
     }

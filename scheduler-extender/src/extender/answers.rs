@@ -65,6 +65,9 @@ impl Answers for SnapshotAnswers {
         if !published.synced {
             return Ok(candidates.pass_all());
         }
+        if published.promised.contains(view.uid.as_str()) {
+            return Ok(candidates.refuse_all(Refusal::Unresolvable(BURSTS)));
+        }
         let Some((policy, workload)) = selected(&published, view)? else { return Ok(candidates.pass_all()) };
         let decision = decide(&published.snapshot(), &policy, &workload, Room::Some, (self.clock)());
         // Waiting, while a node is on offer, is for the moment until the budget's authorization is written.

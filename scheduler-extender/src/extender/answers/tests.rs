@@ -118,6 +118,17 @@ fn refuses_while_the_money_is_being_authorized_and_not_when_it_is_spent() {
 }
 
 #[test]
+fn refuses_a_pod_whose_own_reservation_spent_the_budget() {
+    let first = json!([{"name": "serverless", "virtualNodes": ["cloud"]}, {"name": "dedicated"}]);
+    let answers = answers_with(&first, Some("0"));
+    assert_eq!(filter(&answers, &pod(json!({})))["NodeNames"], json!(["full"]));
+    let mut published = Published::clone(&answers.published.load());
+    published.promised = Arc::new(std::iter::once(Arc::from("u")).collect());
+    answers.published.store(Arc::new(published));
+    assert_eq!(filter(&answers, &pod(json!({})))["NodeNames"], json!([]));
+}
+
+#[test]
 fn never_refuses_for_what_cannot_burst() {
     let first = json!([{"name": "serverless", "virtualNodes": ["cloud"]}]);
     let answer = filter(&answers(&first), &pod(json!({"hostNetwork": true})));
