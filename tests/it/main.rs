@@ -3,6 +3,7 @@ mod architecture;
 mod control_plane;
 mod crds;
 mod dashboards;
+mod demo;
 mod expressions;
 mod extender;
 mod extender_protocol;

@@ -424,7 +424,7 @@ fn gvk(object: &Value) -> Result<GroupVersionKind> {
 }
 
 /// The program as built beside the tests; `make test` builds it first.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let test = std::env::current_exe().expect("the path of the test program");
     let folder = test.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps");
     let program = folder.join("spillway");

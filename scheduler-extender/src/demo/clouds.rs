@@ -23,13 +23,13 @@ pub(super) struct Cloud {
     pub(super) detail: String,
 }
 
-/// Puts a cloud behind every virtual node whose Node exists.
-pub(super) fn attach<'a>(
-    simulation: &mut Simulation,
+/// The virtual nodes whose Node is among these, and what they offer. One without a Node takes nothing; the committer says so
+/// in its condition.
+pub(super) fn find<'a>(
     virtual_nodes: impl Iterator<Item = (&'a String, &'a VirtualNode)>,
     nodes: &[Node],
     currency: &str,
-) -> anyhow::Result<Vec<Cloud>> {
+) -> anyhow::Result<Vec<(Cloud, policy::VirtualNode)>> {
     let mut clouds = Vec::new();
     for (name, object) in virtual_nodes {
         let compiled = compile::virtual_node(object, currency).with_context(|| format!("VirtualNode {name}"))?;
@@ -38,18 +38,23 @@ pub(super) fn attach<'a>(
             let selector = object.spec.adopt.as_ref().map(|adopt| &adopt.node_selector);
             selector.is_some_and(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
         };
-        // Without a Node nothing runs there; the committer says so in the virtual node's condition.
-        let Some(node) = nodes.iter().find(adopts).and_then(|node| node.metadata.name.clone()) else { continue };
-        let prices = compiled.prices.with_context(|| format!("VirtualNode {name} has no spec.pricing"))?;
-        let backend = Backend::new(settings(compiled.provider, prices, compiled.limits));
-        simulation.attach(&node, backend, Some(shape_of()));
-        clouds.push(Cloud {
-            virtual_node: name.clone(),
-            node,
-            detail: format!("{} {}", compiled.provider.label(), compiled.region),
-        });
+        if let Some(node) = nodes.iter().find(adopts).and_then(|node| node.metadata.name.clone()) {
+            let detail = format!("{} {}", compiled.provider.label(), compiled.region);
+            clouds.push((Cloud { virtual_node: name.clone(), node, detail }, compiled));
+        }
     }
     Ok(clouds)
+}
+
+/// Puts a cloud in memory behind each.
+pub(super) fn attach(simulation: &mut Simulation, clouds: Vec<(Cloud, policy::VirtualNode)>) -> anyhow::Result<Vec<Cloud>> {
+    let mut attached = Vec::new();
+    for (cloud, offer) in clouds {
+        let prices = offer.prices.with_context(|| format!("VirtualNode {} has no spec.pricing", cloud.virtual_node))?;
+        simulation.attach(&cloud.node, Backend::new(settings(offer.provider, prices, offer.limits)), Some(shape_of()));
+        attached.push(cloud);
+    }
+    Ok(attached)
 }
 
 /// What a probe of the cloud puts into `VirtualNode.status`.

@@ -8,11 +8,13 @@ mod clouds;
 mod driver;
 mod examples;
 mod extender_client;
+mod kubernetes;
 mod objects;
 mod progress;
 mod report;
 mod run;
 mod summary;
+mod tally;
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +38,8 @@ use world::simulation::{Manifests, Settings, Simulation};
 use self::driver::{Driver, Shared};
 use self::extender_client::ExtenderClient;
 use self::objects::Objects;
-use self::run::{Backend, Budget, ExtenderCalls, Run, percentile};
+use self::run::{Backend, Budget, ExtenderCalls, Run};
+use self::tally::{Fate, Totals, tally};
 use crate::admin::{self, Admin, Readiness};
 use crate::api::names;
 use crate::committer::{self, Committer, Published};
@@ -56,6 +59,10 @@ pub struct Args {
     /// Virtual seconds per real second, to watch it: 60 shows a minute in a second. Without it, as fast as possible.
     #[arg(long, value_name = "FACTOR", value_parser = clap::value_parser!(u32).range(1..))]
     pub speed: Option<u32>,
+    /// Runs on a real control plane instead of the simulated one: real etcd, kube-apiserver, kube-scheduler and
+    /// kube-controller-manager, with KWOK as kubelets. Their programs must be there (`make components`, or $KUBEBUILDER_ASSETS).
+    #[arg(long, conflicts_with_all = ["seed", "speed", "metrics_listen"])]
+    pub kubernetes: bool,
     /// Form of the result on standard output.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -84,6 +91,7 @@ const EXAMPLE: [(&str, &str); 5] = [
     ("policy.yaml", include_str!("../../../deploy/examples/image-fan-out/policy.yaml")),
     ("job.yaml", include_str!("../../../deploy/examples/image-fan-out/job.yaml")),
 ];
+const SETTING: &str = "A simulated cluster in virtual time; engine, ledger, committer and extender are the real ones.";
 /// No demonstration is longer than this, in virtual time.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// The work arrives when the committer knows everything else.
@@ -115,7 +123,11 @@ async fn demonstrate(args: &Args, manifests: Manifests) -> anyhow::Result<()> {
             return Ok(());
         }
     }
-    let run = play(Script { manifests, settings: Settings::new(args.seed), currency, metrics, speed: args.speed }).await?;
+    let run = if args.kubernetes {
+        kubernetes::play(manifests, &currency).await?
+    } else {
+        play(Script { manifests, settings: Settings::new(args.seed), currency, metrics, speed: args.speed }).await?
+    };
     match args.output {
         Output::Text => print!("{}", summary::text(&run)),
         Output::Json => println!("{:#}", summary::json(&run)),
@@ -188,7 +200,7 @@ fn simulate(script: Script, extender: ExtenderClient, shared: Shared) -> anyhow:
     let objects = Objects::read(others, namespaces)?;
     let seed = settings.seed;
     let mut simulation = Simulation::new(settings);
-    let clouds = clouds::attach(&mut simulation, objects.virtual_nodes(), &nodes, &currency)?;
+    let clouds = clouds::attach(&mut simulation, clouds::find(objects.virtual_nodes(), &nodes, &currency)?)?;
     let title = title(&jobs, pods.len());
     let dedicated = nodes.iter().filter(|node| !is_virtual(node)).count();
     simulation.apply(Manifests { nodes, ..Manifests::default() });
@@ -222,41 +234,22 @@ struct Frame {
 /// Reads the result out of the cluster.
 fn finish(mut driver: Driver, frame: Frame) -> Run {
     let Frame { title, seed, currency, started, dedicated, begun } = frame;
-    let mut backends = vec![Backend { name: "dedicated".to_owned(), detail: format!("{dedicated} nodes"), ..Backend::default() }];
-    backends.extend(driver.clouds.iter().map(|cloud| Backend {
-        name: cloud.virtual_node.clone(),
-        detail: cloud.detail.clone(),
-        ..Backend::default()
-    }));
-    let mut waits: Vec<Vec<Duration>> = vec![Vec::new(); backends.len()];
+    let mut backends = vec![Backend::new("dedicated", &format!("{dedicated} nodes"))];
+    backends.extend(driver.clouds.iter().map(|cloud| Backend::new(&cloud.virtual_node, &cloud.detail)));
     let ended = driver.simulation.now();
-    let (mut pods, mut succeeded, mut last_bound) = (0, 0, started);
-    let mut are_all_bound = true;
-    for (pod, life) in driver.simulation.pods() {
-        pods += 1;
-        succeeded += usize::from(pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded"));
-        let (Some(node), Some(bound)) = (&life.node, life.bound_at) else {
-            are_all_bound = false;
-            continue;
-        };
-        last_bound = last_bound.max(bound);
-        let place = driver.place(node);
-        let backend = &mut backends[place];
-        backend.pods += 1;
-        backend.charged = backend.charged.saturating_add(driver.simulation.charged(pod));
-        backend.quoted = backend.quoted.saturating_add(driver::record(pod).map_or(Money::ZERO, |record| record.quote));
-        if let Some(running) = life.started_at {
-            waits[place].push(running.since(life.created_at));
-            let ran = policy::millis(life.ended_at.unwrap_or(ended).since(running));
-            backend.cpu_millis_millis += i128::from(world::simulation::cpu_millis(pod)) * i128::from(ran);
-        }
-    }
-    for (backend, waits) in backends.iter_mut().zip(&mut waits) {
-        waits.sort_unstable();
-        backend.wait_p50 = percentile(waits, 50);
-        backend.wait_p95 = percentile(waits, 95);
-    }
-    let is_complete = are_all_bound && driver.simulation.jobs().all(|job| job.is_complete);
+    let fates = driver.simulation.pods().map(|(pod, life)| Fate {
+        place: life.node.as_ref().map(|node| driver.place(node)),
+        created_at: life.created_at,
+        bound_at: life.bound_at,
+        started_at: life.started_at,
+        ended_at: life.ended_at,
+        cpu_millis: world::simulation::cpu_millis(pod),
+        quoted: driver::record(pod).map_or(Money::ZERO, |record| record.quote),
+        charged: driver.simulation.charged(pod),
+        is_succeeded: pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded"),
+    });
+    let Totals { pods, succeeded, all_bound_after } = tally(&mut backends, fates, started, ended);
+    let is_complete = all_bound_after.is_some() && driver.simulation.jobs().all(|job| job.is_complete);
     let budgets = budgets(&driver);
     let bindings = driver.bindings;
     let examples = std::mem::take(&mut driver.examples).finish(&driver.simulation);
@@ -264,7 +257,8 @@ fn finish(mut driver: Driver, frame: Frame) -> Run {
     let extender: ExtenderCalls = driver.into_extender().calls();
     Run {
         title,
-        seed,
+        setting: SETTING.to_owned(),
+        seed: Some(seed),
         currency,
         started,
         ended,
@@ -272,7 +266,7 @@ fn finish(mut driver: Driver, frame: Frame) -> Run {
         pods,
         succeeded,
         is_complete,
-        all_bound_after: are_all_bound.then(|| last_bound.since(started)),
+        all_bound_after,
         backends,
         samples,
         budgets,

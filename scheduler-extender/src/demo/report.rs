@@ -30,11 +30,11 @@ pub(super) fn html(run: &Run) -> String {
     out.push_str("<h2>By backend</h2>\n");
     table(&mut out, run);
     examples(&mut out, run);
+    let seed = run.seed.map_or(String::new(), |seed| format!(" Seed {seed}."));
     write!(
         out,
-        "</main>\n<footer>spillway demo, seed {}. A simulated cluster in virtual time; engine, ledger, committer and extender are the real ones. \
-         Prices are list prices from the manifests.</footer>\n</body>\n</html>\n",
-        run.seed
+        "</main>\n<footer>spillway demo. {}{seed} Prices are list prices from the manifests.</footer>\n</body>\n</html>\n",
+        escape(&run.setting)
     )
     .ok();
     out

@@ -9,8 +9,10 @@ use policy::{Money, Timestamp};
 pub(super) struct Run {
     /// What was run, such as `media/thumbnails`.
     pub(super) title: String,
-    /// Seed of everything random.
-    pub(super) seed: u64,
+    /// Where it was run, in sentences.
+    pub(super) setting: String,
+    /// Seed of everything random; a real control plane has none.
+    pub(super) seed: Option<u64>,
     /// ISO 4217 code of all money.
     pub(super) currency: String,
     /// Virtual time at the beginning.
@@ -131,6 +133,15 @@ pub(super) struct ExtenderCalls {
     pub latency_p99: Option<Duration>,
     /// Calls without a usable answer.
     pub(super) errors: u64,
+}
+
+// === impl Backend ===
+
+impl Backend {
+    /// A place where nothing has run yet.
+    pub(super) fn new(name: &str, detail: &str) -> Backend {
+        Backend { name: name.to_owned(), detail: detail.to_owned(), ..Backend::default() }
+    }
 }
 
 // === impl Run ===

@@ -24,6 +24,7 @@ pub(super) fn text(run: &Run) -> String {
             run.real.as_secs_f64(),
         ),
     );
+    line(&mut out, &run.setting);
     out.push('\n');
     out.push_str(&table(&rows(run)));
     for budget in &run.budgets {
@@ -51,17 +52,15 @@ pub(super) fn text(run: &Run) -> String {
     line(&mut out, &format!("Bindings: {created} done, {conflicts} refused with 409 and looked at again, {failed} failed."));
     let calls = run.extender;
     if calls.filter + calls.preempt > 0 {
-        let latency =
-            |value: Option<Duration>| value.map_or("-".to_owned(), |value| format!("{:.2} ms", value.as_secs_f64() * 1000.0));
+        let percentile =
+            |name: &str, value: Option<Duration>| value.map(|value| format!(", {name} {:.2} ms", value.as_secs_f64() * 1000.0));
+        let latencies = [percentile("p50", calls.latency_p50), percentile("p99", calls.latency_p99)];
+        let latencies: String = latencies.into_iter().flatten().collect();
+        let (filter, preempt, errors) = (calls.filter, calls.preempt, calls.errors);
         line(
             &mut out,
             &format!(
-                "Extender: {} filter and {} preempt calls over HTTP, p50 {}, p99 {}, {} without a usable answer.",
-                calls.filter,
-                calls.preempt,
-                latency(calls.latency_p50),
-                latency(calls.latency_p99),
-                calls.errors,
+                "Extender: {filter} filter and {preempt} preempt calls over HTTP{latencies}; {errors} without a usable answer."
             ),
         );
     }
@@ -81,6 +80,7 @@ pub(super) fn json(run: &Run) -> Value {
     let money = |value: Money| value.to_string();
     json!({
         "title": run.title,
+        "setting": run.setting,
         "seed": run.seed,
         "currency": run.currency,
         "virtualSeconds": seconds(run.ended.since(run.started)),

@@ -131,6 +131,7 @@ async fn every_panel_shows_the_demo() {
         seed: 1,
         // However fast this machine is, the whole history is seen in some fifty scrapes.
         speed: Some(60),
+        kubernetes: false,
         output: demo::Output::Json,
         report: None,
         metrics_listen: Some(address),
