@@ -47,6 +47,8 @@ pub(super) struct Waiting {
     pub(super) planned: Option<Planned>,
     /// Decided in audit mode: recorded once, never sent.
     pub(super) audited: bool,
+    /// Counted as held by a budget: once, however often it is looked at.
+    pub(super) held_by_budget: bool,
 }
 
 /// A commitment that has been reserved.
@@ -207,6 +209,7 @@ impl Committer {
             failures: 0,
             planned: None,
             audited: false,
+            held_by_budget: false,
         }
     }
 

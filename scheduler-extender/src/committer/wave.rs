@@ -289,19 +289,35 @@ impl Committer {
         }
         let Some(class) = self.lines.get_mut(id) else { return };
         class.blocked = Some(Blocked { epoch, until });
+        if let Reason::BudgetExceeded(budget) = reason {
+            self.count_held(id, budget);
+        }
+        let Some(class) = self.lines.get_mut(id) else { return };
         let news = class.told != Some(reason.label()) && !matches!(reason, Reason::BudgetNotYetAuthorized(_));
         if !news {
             return;
         }
         class.told = Some(reason.label());
         let (workload, uid) = (class.workload.clone(), class.uids.get(&arrival).cloned());
-        if let Reason::BudgetExceeded(budget) = reason {
-            self.metrics.budget_blocked(budget, metrics::BudgetAction::DedicatedOnly);
-        }
         let tier = policy.serverless().next().map(|(place, _)| policy.tiers[place].name().clone());
         self.count(policy, &workload, tier.as_ref(), None, metrics::Outcome::Wait, reason);
         if let Some(key) = uid.and_then(|uid| self.pods.get(&uid)).map(|record| record.key.clone()) {
             self.notes.refused(&key, reason, &mut self.intents);
+        }
+    }
+
+    /// All pods of a line that nothing was reserved for are held by the budget that holds one of them.
+    fn count_held(&mut self, id: ClassId, budget: &str) {
+        let Some(class) = self.lines.get(id) else { return };
+        let uids: Vec<Arc<str>> =
+            class.line.without_room().filter_map(|(arrival, _)| class.uids.get(&arrival).cloned()).collect();
+        for uid in uids {
+            let Some(waiting) = self.waiting_mut(&uid).filter(|waiting| waiting.planned.is_none() && !waiting.held_by_budget)
+            else {
+                continue;
+            };
+            waiting.held_by_budget = true;
+            self.metrics.budget_blocked(budget, metrics::BudgetAction::DedicatedOnly);
         }
     }
 

@@ -95,3 +95,29 @@ fn what_the_next_best_offer_would_have_cost_more_is_avoided() {
     assert_eq!(&*cluster.bound[0].node, "virtual-0");
     assert_eq!(money(&cluster, "spillway_cost_avoided_total"), "0.25".parse().expect("a quarter"));
 }
+
+#[test]
+fn every_pod_that_a_budget_holds_is_counted_once() {
+    let mut cluster = synced(0, dedicated_first());
+    cluster.budget("2");
+    for name in ["a", "b", "c", "d", "e"] {
+        cluster.pod(name, json!({}));
+    }
+    cluster.settle();
+    let held = |cluster: &Cluster| {
+        let text = cluster.committer.metrics.render();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("spillway_budget_blocked_pods_total{action=\"dedicated_only\""))
+            .map(str::to_owned);
+        line.expect("a line").rsplit_once(' ').map(|(_, value)| value.to_owned()).expect("a value")
+    };
+    assert_eq!((cluster.bound.len(), held(&cluster).as_str()), (2, "3"));
+    cluster.wait(30);
+    assert_eq!(held(&cluster), "3", "looking again is no other pod");
+    cluster.pod("f", json!({}));
+    // The line is looked at again when something changes, and there is still not enough.
+    cluster.budget("2.5");
+    cluster.wait(1);
+    assert_eq!(held(&cluster), "4");
+}
