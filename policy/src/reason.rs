@@ -115,7 +115,7 @@ impl fmt::Display for Reason {
             Reason::Held => out.write_str("the policy is stopped (spec.stopPolicy)"),
             Reason::TierNotOpen => out.write_str("the tier is not open yet (spec.tiers[].after)"),
             Reason::NoBackend => out.write_str("the policy has no backend for it"),
-            Reason::UnknownVirtualNode => out.write_str("there is no VirtualNode of this name"),
+            Reason::UnknownVirtualNode => out.write_str("there is no usable VirtualNode of this name"),
             Reason::Closed(closed) => write!(out, "the backend is closed ({})", closed.label()),
             Reason::Infeasible(refusal) => write!(out, "{} (rule {})", refusal.sentence, refusal.rule),
             Reason::NoQuote(refusal) => write!(out, "{refusal}"),

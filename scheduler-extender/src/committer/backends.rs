@@ -153,7 +153,8 @@ impl Committer {
             deleting: object.metadata.deletion_timestamp.is_some(),
             healthy: !conditions.iter().any(|condition| condition.type_ == "BackendHealthy" && condition.status == "False"),
             node,
-            quota: quota.ok().flatten().unwrap_or(last_quota),
+            // Unreadable is not the same as unknown.
+            quota: quota.map_or(last_quota, Option::unwrap_or_default),
             invalid,
         };
         self.virtual_nodes.objects.insert(name, facts);

@@ -49,6 +49,8 @@ struct BudgetObject {
     shown_at: Timestamp,
     /// After a failed write: not before this moment.
     not_before: Timestamp,
+    /// What was last said about a specification that has never compiled.
+    complained: Option<String>,
 }
 
 impl Committer {
@@ -57,9 +59,7 @@ impl Committer {
         let resource_version = object.metadata.resource_version.clone().unwrap_or_default();
         let compiled = compile::burst_budget(object, &self.settings.currency, now);
         let invalid = compiled.as_ref().err().map(ToString::to_string);
-        let known = self.budgets.0.get_mut(&name);
-        let is_new = known.is_none();
-        match known {
+        match self.budgets.0.get_mut(&name) {
             Some(known) => {
                 known.object.clone_from(object);
                 known.resource_version = resource_version;
@@ -79,19 +79,21 @@ impl Committer {
                     shown: None,
                     shown_at: Timestamp::EPOCH,
                     not_before: Timestamp::EPOCH,
+                    complained: None,
                 };
                 self.budgets.0.insert(name.clone(), known);
             }
         }
         // A specification that does not compile leaves the last one in force.
-        if let Ok(budget) = compiled {
-            self.ledger.set_budget(budget);
-            self.reconsider();
-        }
+        let Ok(budget) = compiled else { return };
+        // The object is new, or usable for the first time.
+        let is_new = self.ledger.books().account(&name).is_none();
+        self.ledger.set_budget(budget);
+        self.reconsider();
         if is_new {
             self.recover_into(&name);
         }
-        if is_new && self.synced {
+        if self.synced {
             self.take_over_budget(&name, now);
         }
     }
@@ -112,11 +114,12 @@ impl Committer {
 
     fn take_over_budget(&mut self, name: &Arc<str>, now: Timestamp) {
         let Some(known) = self.budgets.0.get_mut(name) else { return };
+        // Without an account there is nothing to enter; what the predecessor wrote is kept until there is one.
+        let Some((budget, _)) = self.ledger.books().account(name) else { return };
         if std::mem::replace(&mut known.taken_over, true) {
             return;
         }
         known.drawn_at = now;
-        let Some((budget, _)) = self.ledger.books().account(name) else { return };
         let inherited = known.inherited.take().unwrap_or_default();
         let same_period =
             inherited.period_start.as_ref().is_some_and(|start| start.0.as_millisecond() / 1000 == budget.start.millis() / 1000);
@@ -168,6 +171,7 @@ impl Committer {
         for name in names {
             let Some((budget, balance)) = self.ledger.books().account(&name).map(|(budget, balance)| (budget.clone(), *balance))
             else {
+                self.complain(&name, now);
                 continue;
             };
             let Some(known) = self.budgets.0.get_mut(&name) else { continue };
@@ -208,6 +212,25 @@ impl Committer {
         }
     }
 
+    /// Says what is wrong with a budget that has never been usable; the rest of its status stays as it is.
+    fn complain(&mut self, name: &Arc<str>, now: Timestamp) {
+        let Some(known) = self.budgets.0.get_mut(name) else { return };
+        let Some(message) = known.invalid.clone().filter(|message| known.complained.as_ref() != Some(message)) else { return };
+        if known.writing.is_some() || now < known.not_before {
+            return;
+        }
+        let mut status = known.object.status.clone().unwrap_or_default();
+        status.observed_generation = known.object.metadata.generation;
+        let generation = status.observed_generation;
+        let ready = super::status::condition(&status.conditions, "Ready", false, "Invalid", &message, generation, now);
+        status.conditions.retain(|condition| condition.type_ != ready.type_);
+        status.conditions.push(ready);
+        known.writing = Some(Money::ZERO);
+        known.complained = Some(message);
+        let (name, resource_version) = (name.clone(), known.resource_version.clone());
+        self.intents.push(Intent::WriteBudget { name, resource_version, status: Box::new(status) });
+    }
+
     pub(super) fn budget_written(&mut self, name: &Arc<str>, resource_version: Option<String>, now: Timestamp) {
         let Some(known) = self.budgets.0.get_mut(name) else { return };
         let authorized = known.writing.take();
@@ -220,7 +243,7 @@ impl Committer {
             }
             // Somebody else wrote, or nobody knows: the object's next event brings the version to try again with.
             None => {
-                known.shown = None;
+                (known.shown, known.complained) = (None, None);
                 known.not_before = now + RETRY;
             }
         }

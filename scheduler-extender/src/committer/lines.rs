@@ -18,12 +18,16 @@ pub(super) struct ClassId(u64);
 #[derive(Default)]
 pub(super) struct Lines {
     classes: BTreeMap<ClassId, Class>,
-    by_key: HashMap<(Arc<str>, i64, Arc<Workload>), ClassId, foldhash::fast::RandomState>,
+    by_key: HashMap<Key, ClassId, foldhash::fast::RandomState>,
     requests: HashMap<Resources, std::sync::Weak<Resources>, foldhash::fast::RandomState>,
     /// When the pods on dedicated nodes last changed, by namespace: spread and affinity look at their own namespace.
     disturbed: HashMap<Arc<str>, Timestamp, foldhash::fast::RandomState>,
     next: u64,
 }
+
+/// A version of a policy, by the address of its value, and what the pods have in common. A policy that is deleted and made again
+/// has the same name and perhaps the same generation; an address stays taken while a class holds the value.
+type Key = (usize, Arc<Workload>);
 
 /// One class.
 pub(super) struct Class {
@@ -59,7 +63,7 @@ impl Lines {
     /// pod is a member already, which the caller sees by the class being the one it knows.
     pub(super) fn class(&mut self, policy: Arc<BurstPolicy>, workload: Workload, dedicated: &mut DedicatedNodes) -> ClassId {
         let workload = Arc::new(workload);
-        let key = (policy.name.clone(), policy.generation, workload.clone());
+        let key = (Arc::as_ptr(&policy).addr(), workload.clone());
         if let Some(id) = self.by_key.get(&key) {
             return *id;
         }
@@ -118,7 +122,7 @@ impl Lines {
         class.members = class.members.saturating_sub(1);
         if class.members == 0 {
             dedicated.unwatch(class.fit);
-            let key = (class.policy.name.clone(), class.policy.generation, class.workload.clone());
+            let key = (Arc::as_ptr(&class.policy).addr(), class.workload.clone());
             self.by_key.remove(&key);
             self.classes.remove(&id);
         }

@@ -113,6 +113,10 @@ impl Committer {
             let ready = match (&object.invalid, closed) {
                 (Some(message), _) => ("Ready", false, "Invalid", message.clone()),
                 (None, Some(closed)) => ("Ready", false, closed.label(), "nothing is sent here for this reason".to_owned()),
+                (None, None) if backend.is_some_and(|backend| backend.node.prices.is_none()) => {
+                    let message = "spec.pricing: there are no prices, and nothing is sent where nobody knows what it costs";
+                    ("Ready", false, "PricesMissing", message.to_owned())
+                }
                 (None, None) => ("Ready", true, "Open", "takes pods".to_owned()),
             };
             let mut status = json!({"pods": backend.map_or(0, |backend| backend.usage.pods)});

@@ -3,6 +3,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "JSON literals read better without a reference")]
 
 mod money;
+mod objects;
 
 use std::collections::BTreeMap;
 
