@@ -10,7 +10,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/spillway
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help build test components fmt fmt-check lint deny bench bench-kubernetes demo crds
+.PHONY: help build test components fmt fmt-check lint deny bench bench-kubernetes demo crds differential
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ test: fmt-check lint deny components ## Everything that CI checks: style, licenc
 	@# The tests start the program itself.
 	cargo build --locked
 	cargo test --workspace --locked
+
+differential: ## Random clusters beside the real kube-scheduler; SEEDS=50, or SEED=17 for one that failed
+	cargo build --locked
+	SPILLWAY_SEEDS=$(or $(SEEDS),$(if $(SEED),1,50)) $(if $(SEED),SPILLWAY_SEED=$(SEED)) cargo test -p tests --locked --test it differential:: -- --nocapture
 
 components: ## Build etcd, Kubernetes, KWOK and Prometheus for the tests (once, 10 to 15 minutes on two cores)
 	tests/components/build.sh

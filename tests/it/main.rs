@@ -4,6 +4,7 @@ mod control_plane;
 mod crds;
 mod dashboards;
 mod demo;
+mod differential;
 mod expressions;
 mod extender;
 mod extender_protocol;

@@ -1,10 +1,16 @@
 //! Who goes where, beside an unmodified kube-scheduler.
 
+mod backends;
+mod limits;
+mod order;
+mod policies;
+mod untouched;
+
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::scenario::{Extender, Scenario, dedicated_first, record};
+use crate::scenario::{Extender, PATIENCE, Scenario, dedicated_first, record};
 
 #[tokio::test]
 async fn dedicated_first_then_overflow_exactly() {

@@ -2,6 +2,7 @@
 //!
 //! The program itself runs, as a process of its own under its own service account, so that it can be killed and stopped.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,10 +10,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use scheduler_extender::api;
@@ -222,12 +224,20 @@ impl Scenario {
     /// A virtual node of any provider.
     pub(crate) async fn virtual_node_with(&self, name: &str, provider: Value, vcpu_hour: &str) {
         self.plane.create_virtual_node(&VirtualNodeObject::new(name).label("backend", name)).await.expect("a virtual Node");
+        self.virtual_node_spec(name, provider, vcpu_hour).await;
+    }
+
+    /// The VirtualNode alone, to change one that is there. `more` is merged into its spec; what is null there is left out.
+    pub(crate) async fn virtual_node_spec(&self, name: &str, more: Value, vcpu_hour: &str) {
         let mut spec = json!({
             "adopt": {"nodeSelector": {"backend": name}},
             "pricing": {"currency": "USD", "vcpuHour": vcpu_hour, "gbHour": "0", "asOf": "2026-11-01"},
         });
-        for (key, value) in provider.as_object().into_iter().flatten() {
+        for (key, value) in more.as_object().into_iter().flatten() {
             spec[key] = value.clone();
+        }
+        if let Some(fields) = spec.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
         }
         self.apply(
             json!({"apiVersion": "spillway.dev/v1alpha1", "kind": "VirtualNode", "metadata": {"name": name}, "spec": spec}),
@@ -243,15 +253,78 @@ impl Scenario {
 
     /// Waits until the condition `Ready` of a virtual node has this reason.
     pub(crate) async fn virtual_node_reason(&self, name: &str, reason: &str) {
-        let nodes: Api<api::VirtualNode> = Api::all(self.client.clone());
-        wait_until(&format!("{name}: {reason}"), PATIENCE, async || {
-            let conditions = nodes.get(name).await?.status.unwrap_or_default().conditions;
-            let ready = conditions.into_iter().find(|one| one.type_ == "Ready").context("no condition Ready")?;
-            ensure!(ready.reason == reason, "{}: {}", ready.reason, ready.message);
-            Ok(())
+        let status = if reason == "Open" { "True" } else { "False" };
+        self.object_condition("VirtualNode", name, "Ready", status, reason).await;
+    }
+
+    /// Waits for a condition of a VirtualNode, BurstPolicy or BurstBudget and returns its message.
+    pub(crate) async fn object_condition(&self, kind: &str, name: &str, of: &str, status: &str, reason: &str) -> String {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("spillway.dev", "v1alpha1", kind));
+        let objects: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        wait_until(&format!("{kind} {name}: {of}={status}, {reason}"), PATIENCE, async || {
+            let object = objects.get(name).await?;
+            let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let found = conditions.into_iter().find(|one| one["type"] == of).context("no such condition")?;
+            let current = found["observedGeneration"].as_i64() == object.metadata.generation;
+            ensure!(found["status"] == status && found["reason"] == reason && current, "{found}");
+            Ok(found["message"].as_str().unwrap_or_default().to_owned())
         })
         .await
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
+    }
+
+    /// A condition of a VirtualNode's status that says whether the backend works, as an observer of the cloud writes it.
+    pub(crate) async fn backend_healthy(&self, name: &str, healthy: bool) {
+        let condition = json!({"type": "BackendHealthy", "status": if healthy { "True" } else { "False" },
+            "reason": "Tested", "message": "a test says so", "lastTransitionTime": "2026-11-21T00:00:00Z"});
+        self.virtual_node_status(name, json!({"conditions": [condition]})).await;
+        let (status, reason) = if healthy { ("True", "Open") } else { ("False", "BackendUnhealthy") };
+        self.object_condition("VirtualNode", name, "Ready", status, reason).await;
+    }
+
+    /// Whether the kubelet of a Node that KWOK plays says that it is not ready.
+    pub(crate) async fn node_down(&self, name: &str, down: bool) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let annotation = if down { json!("yes") } else { Value::Null };
+        let patch = json!({"metadata": {"annotations": {"kwok.example/down": annotation}}});
+        nodes.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.expect("the node");
+    }
+
+    /// Deletes an object of Spillway's.
+    pub(crate) async fn delete(&self, kind: &str, name: &str) {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("spillway.dev", "v1alpha1", kind));
+        let objects: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        objects.delete(name, &DeleteParams::default()).await.expect("it was there");
+    }
+
+    /// Waits until so many pods with label `app` are on dedicated and on virtual nodes and the others are called Unschedulable.
+    pub(crate) async fn settled(&self, app: &str, counts: (usize, usize, usize)) -> Places {
+        wait_until(&format!("{app} at {counts:?}"), PATIENCE, async || {
+            let places = self.places(app).await;
+            let refused = places.pending.iter().filter(|pod| is_refused(pod)).count();
+            ensure!(places.counts() == counts && refused == places.pending.len(), "{:?}, {refused} refused", places.counts());
+            Ok(places)
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
+    }
+
+    /// The texts of all Events with this reason on pods whose name starts so; waits for the first.
+    pub(crate) async fn events_of(&self, pods: &str, reason: &str) -> Vec<String> {
+        use k8s_openapi::api::events::v1::Event;
+        let events: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let params = ListParams::default().fields(&format!("reason={reason}"));
+        wait_until(&format!("events {reason} on {pods}*"), PATIENCE, async || {
+            let events = events.list(&params).await?.items.into_iter();
+            let regards = |event: &Event| {
+                event.regarding.as_ref().and_then(|pod| pod.name.as_deref()).is_some_and(|name| name.starts_with(pods))
+            };
+            let texts: Vec<String> = events.filter(regards).filter_map(|event| event.note).collect();
+            ensure!(!texts.is_empty(), "none");
+            Ok(texts)
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
     }
 
     /// A policy for the pods with label `app` in the tests' namespace. `more` is merged into its spec.
@@ -305,6 +378,50 @@ impl Scenario {
         pods.create(&PostParams::default(), &serde_json::from_value(pod).expect("a pod")).await.expect("a pod")
     }
 
+    /// Pods in this order, as fast as a busy controller makes them.
+    pub(crate) async fn create_pods(&self, manifests: &[Value]) -> Result<()> {
+        let pods = self.pods();
+        let create = async |manifest: &Value| {
+            let pod: Pod = serde_json::from_value(manifest.clone())?;
+            pods.create(&PostParams::default(), &pod).await?;
+            anyhow::Ok(())
+        };
+        futures::stream::iter(manifests.iter().map(create)).buffered(8).try_collect::<()>().await
+    }
+
+    /// Deletes every pod of the tests' namespace at once, and waits until it is gone.
+    pub(crate) async fn delete_all_pods(&self) -> Result<()> {
+        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        self.pods().delete_collection(&at_once, &ListParams::default()).await?;
+        wait_until("no pods", PATIENCE, async || {
+            let left = self.plane.pods(NAMESPACE, "").await?.len();
+            ensure!(left == 0, "{left} are left");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes every dedicated node.
+    pub(crate) async fn delete_dedicated_nodes(&self) -> Result<()> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        for node in nodes.list(&ListParams::default().labels("type!=virtual-kubelet")).await? {
+            self.plane.delete_node(&node.metadata.name.unwrap_or_default()).await?;
+        }
+        Ok(())
+    }
+
+    /// A priority class.
+    pub(crate) async fn priority_class(&self, name: &str, value: i32, preemption: &str) {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "preemptionPolicy": preemption});
+        self.apply(class).await.expect("a priority class");
+    }
+
+    /// The pods of the tests' namespace.
+    pub(crate) fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
     /// A pod as it stands now.
     pub(crate) async fn get(&self, name: &str) -> Pod {
         Api::<Pod>::namespaced(self.client.clone(), NAMESPACE).get(name).await.expect("the pod")
@@ -326,6 +443,17 @@ impl Scenario {
         .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
     }
 
+    /// Waits until a pod is bound.
+    pub(crate) async fn bound(&self, name: &str) -> Pod {
+        wait_until(&format!("{name} bound"), PATIENCE, async || {
+            let pod = self.get(name).await;
+            ensure!(place_of(&pod).is_some(), "it waits");
+            Ok(pod)
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
+    }
+
     /// Waits until all pods with label `app` are bound, and sorts them into dedicated and virtual.
     pub(crate) async fn all_bound(&self, app: &str, count: usize) -> Places {
         let pods = self.plane.wait_until_bound((NAMESPACE, &format!("app={app}")), count, PATIENCE).await;
@@ -341,7 +469,7 @@ impl Scenario {
     pub(crate) async fn event(&self, pod: &str, reason: &str) -> String {
         use k8s_openapi::api::events::v1::Event;
         let events: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let params = kube::api::ListParams::default().fields(&format!("regarding.name={pod},reason={reason}"));
+        let params = ListParams::default().fields(&format!("regarding.name={pod},reason={reason}"));
         wait_until(&format!("the event {reason} on {pod}"), PATIENCE, async || {
             let found = events.list(&params).await?.items.into_iter().next().context("no event")?;
             found.note.context("no text")
@@ -395,6 +523,19 @@ pub(crate) fn is_refused(pod: &Pod) -> bool {
     conditions.iter().any(|one| one.type_ == "PodScheduled" && one.reason.as_deref() == Some("Unschedulable"))
 }
 
+/// Who has written on an object, in the words of the API server.
+pub(crate) fn writers(pod: &Pod) -> BTreeSet<String> {
+    pod.metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.clone()).collect()
+}
+
+/// A pod that waits, and on which Spillway has written nothing.
+pub(crate) fn assert_ordinary_pending(pod: &Pod) {
+    assert_eq!(place_of(pod), None, "{:?}", pod.metadata.name);
+    assert!(is_refused(pod), "{:?}", pod.status);
+    assert_eq!(pod.metadata.annotations, None);
+    assert!(!writers(pod).iter().any(|writer| writer.contains("spillway")), "{:?}", writers(pod));
+}
+
 /// Dedicated nodes first, then these virtual nodes.
 pub(crate) fn dedicated_first(virtual_nodes: &[&str]) -> Value {
     json!([{"name": "dedicated"}, {"name": "serverless", "virtualNodes": virtual_nodes}])
@@ -409,6 +550,16 @@ fn pod_spec(cpu: &str, more: &Value) -> Value {
         spec[key] = value.clone();
     }
     spec
+}
+
+/// The container list of a pod, with further fields in its container.
+pub(crate) fn container(cpu: &str, more: &Value) -> Value {
+    let mut container =
+        json!({"name": "main", "image": "registry.example/work:1", "resources": {"requests": {"cpu": cpu, "memory": "128Mi"}}});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        container[key] = value.clone();
+    }
+    json!({"containers": [container]})
 }
 
 /// The marker that sends a pod to the extender, as the container list of a pod.
