@@ -10,7 +10,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/spillway
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help build test components fmt fmt-check lint deny bench bench-kubernetes demo crds differential
+.PHONY: help build test components fmt fmt-check lint deny bench bench-kubernetes drill differential demo crds
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ bench-kubernetes: components ## Fan-outs and single pods against the real kube-s
 	cargo bench -p tests --locked --bench kubernetes -- fan-out --nodes 10 --pairs 5 --stock-scheduler-limits
 	cargo bench -p tests --locked --bench kubernetes -- single
 	cargo bench -p tests --locked --bench kubernetes -- memory
+
+drill: components ## Spillway killed, hung and cut off in the middle of ROUNDS=25 fan-outs each, beside the real kube-scheduler (about 15 minutes)
+	cargo build --locked
+	SPILLWAY_DRILL_ROUNDS=$(or $(ROUNDS),25) cargo test -p tests --locked --test it failure::drill -- --test-threads 1 --nocapture
 
 demo: ## 500 pods burst over three virtual nodes, no cluster needed; ARGS="--output json" and the like are passed on
 	cargo run --release --locked -- demo $(ARGS)

@@ -8,6 +8,7 @@ mod differential;
 mod expressions;
 mod extender;
 mod extender_protocol;
+mod failure;
 mod guard;
 mod metrics;
 mod placement;

@@ -19,16 +19,16 @@ use crate::{api, run};
 pub(super) fn why(args: &WhyArgs) -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let name = args.pod.strip_prefix("pod/").or_else(|| args.pod.strip_prefix("pods/")).unwrap_or(&args.pod);
-    let explained = super::runtime()?.block_on(async {
+    let (explained, policy) = super::runtime()?.block_on(async {
         let client = super::serve::client(args.kubeconfig.as_deref()).await?;
         let exists = Api::<Pod>::namespaced(client.clone(), &args.namespace).get_opt(name).await.context("reading the pod")?;
-        anyhow::ensure!(exists.is_some(), "there is no pod {name} in namespace {}", args.namespace);
+        let pod = exists.with_context(|| format!("there is no pod {name} in namespace {}", args.namespace))?;
         let committer = committer(&client, &args.currency).await?;
-        Ok(committer.explain(&args.namespace, name, run::now()))
+        anyhow::Ok((committer.explain(&args.namespace, name, run::now()), committer.selecting(&pod)))
     })?;
     match args.output {
-        OutputForm::Text => super::print(&text(&explained, &args.currency)),
-        OutputForm::Json => super::print(&format!("{:#}\n", machine(&explained))),
+        OutputForm::Text => super::print(&with_policy(&explained, policy.as_deref(), &args.currency)),
+        OutputForm::Json => super::print(&format!("{:#}\n", machine(&explained, policy.as_deref()))),
     }
 }
 
@@ -59,6 +59,14 @@ where
 {
     let api: Api<K> = Api::all(client.clone());
     Ok(api.list(&ListParams::default()).await.with_context(|| format!("listing {}", K::plural(&())))?.items)
+}
+
+/// For people, about a pod that `policy` selects.
+fn with_policy(explained: &Explained, policy: Option<&str>, currency: &str) -> String {
+    match (explained, policy) {
+        (Explained::Dedicated(_), None) => text(explained, currency) + &text(&Explained::NotSelected, currency),
+        (explained, _) => text(explained, currency),
+    }
 }
 
 /// For people.
@@ -110,10 +118,13 @@ fn waiting(policy: &str, room: Room, decision: &Decision, currency: &str) -> Str
 }
 
 /// For machines.
-fn machine(explained: &Explained) -> serde_json::Value {
+fn machine(explained: &Explained, policy: Option<&str>) -> serde_json::Value {
     match explained {
         Explained::NotSelected => json!({"outcome": "NotSelected"}),
-        Explained::Dedicated(node) => json!({"outcome": "Dedicated", "node": node}),
+        Explained::Dedicated(node) => match policy {
+            Some(policy) => json!({"outcome": "Dedicated", "node": node, "policy": policy}),
+            None => json!({"outcome": "NotSelected", "node": node}),
+        },
         Explained::Burst(record) => {
             json!({"outcome": "Burst", "decision": serde_json::from_str::<serde_json::Value>(&record.to_json()).unwrap_or_default()})
         }
@@ -123,9 +134,10 @@ fn machine(explained: &Explained) -> serde_json::Value {
                     Ok(quote) => json!({"virtualNode": candidate.virtual_node, "total": quote.total().to_string()}),
                     Err(reason) => json!({"virtualNode": candidate.virtual_node, "reason": reason.label(), "message": reason.to_string()}),
                 }).collect();
-                json!({"tier": tier.tier, "reason": tier.reason.label(), "candidates": candidates})
+                json!({"tier": tier.tier, "reason": tier.reason.label(), "message": tier.reason.to_string(), "candidates": candidates})
             }).collect();
-            json!({"outcome": "Waiting", "policy": policy, "reason": decision.explanation.reason.label(), "tiers": tiers})
+            let reason = &decision.explanation.reason;
+            json!({"outcome": "Waiting", "policy": policy, "reason": reason.label(), "message": reason.to_string(), "tiers": tiers})
         }
     }
 }

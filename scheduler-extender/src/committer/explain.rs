@@ -1,11 +1,15 @@
 //! Why a pod is where it is, or is not.
 
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
 use policy::line::Evidence;
 use policy::{Decision, Room, Timestamp};
 
 use super::Committer;
 use super::pods::Phase;
 use crate::record::Record;
+use crate::workload;
 
 /// The answer to "why".
 #[derive(Clone, Debug)]
@@ -28,6 +32,12 @@ pub enum Explained {
 }
 
 impl Committer {
+    /// Name of the policy that selects a pod, whether it waits or not.
+    pub fn selecting(&self, pod: &Pod) -> Option<Arc<str>> {
+        let selection = self.compiled.select(&self.namespaces, pod, &workload::labels(pod));
+        selection.policy.map(|compiled| compiled.policy.name.clone())
+    }
+
     /// Explains one pod.
     pub fn explain(&self, namespace: &str, name: &str, now: Timestamp) -> Explained {
         let Some(record) = self.pods.values().find(|record| *record.key.namespace == *namespace && *record.key.name == *name)

@@ -78,10 +78,10 @@ impl Committer {
     /// Something changed about a pod on a virtual node.
     pub(super) fn observe_burst(&mut self, key: &PodKey, pod: &Pod, now: Timestamp) {
         let Some(PodRecord { phase: Phase::Burst(burst), .. }) = self.pods.get_mut(&key.uid) else { return };
-        if burst.started.is_none()
-            && let Some(started) = start_of(pod)
-        {
-            burst.started = Some(started.min(now));
+        // The last word of the pod's status counts, also where it corrects an earlier one: it is what a successor finds.
+        let first_seen = burst.started.is_none();
+        burst.started = start_of(pod).or(burst.started);
+        if first_seen && burst.started.is_some() {
             let (tier, node, since) = (burst.record.tier.clone(), burst.record.virtual_node.clone(), now.since(burst.record.at));
             let provider = self.provider(&node);
             self.metrics.started(provider, &node, &tier, since);
@@ -91,7 +91,8 @@ impl Committer {
             burst.tolerations = None;
             burst.misreported = false;
             let known = burst.finished;
-            let finished = *burst.finished.get_or_insert_with(|| end_of(pod, now));
+            let finished = end_of(pod, known.unwrap_or(now));
+            burst.finished = Some(finished);
             let (record, bill) = (burst.record.clone(), burst.record.bill(burst.started, finished));
             if known.is_none() {
                 self.backends.vacate(&record.virtual_node, &record.policy, &record.tier, &record.usage);
@@ -249,9 +250,14 @@ fn spender<'a>(key: &'a PodKey, burst: &'a Burst, node: &'a policy::VirtualNode)
     }
 }
 
-/// When the first container ran.
+/// When the first container ran. A container that was restarted shows its last run only: the pod's own start is nearest then.
 fn start_of(pod: &Pod) -> Option<Timestamp> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    if statuses.iter().any(|status| status.restart_count > 0)
+        && let Some(start) = pod.status.as_ref()?.start_time.as_ref()
+    {
+        return Some(Timestamp::from_millis(start.0.as_millisecond()));
+    }
     let started = statuses.iter().filter_map(|status| {
         let state = status.state.as_ref()?;
         let running = state.running.as_ref().and_then(|running| running.started_at.as_ref());
@@ -260,11 +266,11 @@ fn start_of(pod: &Pod) -> Option<Timestamp> {
     started.map(|time| Timestamp::from_millis(time.0.as_millisecond())).min()
 }
 
-/// When the last container ended; now, if the status does not say.
-fn end_of(pod: &Pod, now: Timestamp) -> Timestamp {
+/// When the last container ended; `otherwise`, if the status does not say.
+fn end_of(pod: &Pod, otherwise: Timestamp) -> Timestamp {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
     let ended = statuses.iter().filter_map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
-    ended.map(|time| Timestamp::from_millis(time.0.as_millisecond())).max().map_or(now, |end| end.min(now))
+    ended.map(|time| Timestamp::from_millis(time.0.as_millisecond())).max().unwrap_or(otherwise)
 }
 
 /// The tolerations that a pod on a virtual node should have, if it has others: those that it has, none of them for a limited
