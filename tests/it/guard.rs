@@ -276,9 +276,14 @@ async fn guards_follow_the_virtual_nodes_and_never_stop_dedicated_scheduling() {
     // A guard that somebody has removed is put back.
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(scenario.client.clone());
     policies.delete("spillway-bind-guard", &DeleteParams::default()).await.expect("it is there");
-    wait_until("the guard is back", PATIENCE, async || Ok(policies.get("spillway-bind-guard").await.map(drop)?))
-        .await
-        .expect("back");
+    let dry_run = format!("{}?dryRun=All", path("idle", "/binding"));
+    wait_until("the guard is back and in force", PATIENCE, async || {
+        let (code, message) = alice.send("POST", &dry_run, JSON, &binding("idle", "virtual-0", json!({}))).await;
+        ensure!(code == 403, "{code} {message}");
+        Ok(policies.get("spillway-bind-guard").await.map(drop)?)
+    })
+    .await
+    .expect("back");
     // A VirtualNode that goes leaves its Node guarded as long as it carries Spillway's taint.
     let virtual_nodes: Api<scheduler_extender::api::VirtualNode> = Api::all(scenario.client.clone());
     virtual_nodes.delete("virtual-2", &DeleteParams::default()).await.expect("it is there");
@@ -309,7 +314,7 @@ async fn nothing_stops_dedicated_scheduling(scenario: &Scenario, alice: &As) {
         scenario.job(&app, 4, "1", json!({})).await;
         assert_eq!(scenario.all_bound(&app, 4).await.counts(), (4, 0, 0), "restarted: {restarted}");
         for name in ["virtual-0", "virtual-1", "virtual-2"] {
-            alice.cannot_bind("to a virtual node without types", "idle", name, json!({})).await;
+            alice.cannot_bind(&format!("to {name} without types, restarted: {restarted}"), "idle", name, json!({})).await;
         }
     }
 }

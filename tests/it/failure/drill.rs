@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use policy::Money;
 use serde_json::json;
 use tokio::time::sleep;
@@ -97,22 +98,27 @@ impl<'a> Round<'a> {
 
     async fn play(&self) {
         let scenario = self.scenario;
-        scenario.job(&self.app, u32::try_from(PODS).expect("small"), "1", json!({})).await;
-        self.random_instant().await;
         match self.disturbance {
             Disturbance::Killed => {
+                self.job().await;
+                self.random_instant().await;
                 scenario.kill().await;
                 self.dedicated_full().await;
                 scenario.start().await;
             }
             Disturbance::Hung => {
+                self.job().await;
+                self.random_instant().await;
                 scenario.signal("STOP").await;
                 self.dedicated_full().await;
                 sleep(Duration::from_millis(self.random.clone().below(3000))).await;
                 scenario.signal("CONT").await;
             }
             Disturbance::CutOff => {
-                scenario.plane.restart_apiserver().await.expect("it comes up again");
+                tokio::join!(self.pods(), async {
+                    self.random_instant().await;
+                    scenario.plane.restart_apiserver().await.expect("it comes up again");
+                });
                 self.dedicated_full().await;
             }
         }
@@ -121,6 +127,31 @@ impl<'a> Round<'a> {
             wait_until("everything that is paid for is placed, and the books agree", PATIENCE, async || self.settled().await);
         let places = settled.await.unwrap_or_else(|error| panic!("{:?}: {error:#}\n{}", self, scenario.log()));
         self.nothing_moved(&seen, &places);
+    }
+
+    async fn job(&self) {
+        self.scenario.job(&self.app, u32::try_from(PODS).expect("small"), "1", json!({})).await;
+    }
+
+    /// The same pods without a Job, whose controller needs up to five minutes to get over answers that it has lost.
+    async fn pods(&self) {
+        let pods: Api<Pod> = Api::namespaced(self.scenario.client.clone(), NAMESPACE);
+        let container = json!({"name": "main", "image": "registry.example/work:1", "resources": {"requests": {"cpu": "1", "memory": "128Mi"}}});
+        let (pods, container) = (&pods, &container);
+        let make = async |index: usize| {
+            let pod = json!({
+                "metadata": {"name": format!("{}-{index}", self.app), "labels": {"app": self.app}},
+                "spec": {"restartPolicy": "Never", "containers": [container]},
+            });
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            wait_until("a pod is made", PATIENCE, async || match pods.create(&PostParams::default(), &pod).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+                made => Ok(made.map(drop)?),
+            })
+            .await
+            .expect("made");
+        };
+        futures::stream::iter(0..PODS).for_each_concurrent(16, make).await;
     }
 
     /// Some moment of the fan-out: after a time, or when so many pods have burst.
@@ -192,7 +223,11 @@ impl<'a> Round<'a> {
 
     async fn clean_up(&self) {
         let jobs: Api<Job> = Api::namespaced(self.scenario.client.clone(), NAMESPACE);
-        jobs.delete(&self.app, &DeleteParams::background()).await.expect("the Job");
+        let app = ListParams::default().fields(&format!("metadata.name={}", self.app));
+        jobs.delete_collection(&DeleteParams::background(), &app).await.expect("the Job, if there is one");
+        let pods: Api<Pod> = Api::namespaced(self.scenario.client.clone(), NAMESPACE);
+        let app = ListParams::default().labels(&format!("app={}", self.app));
+        pods.delete_collection(&DeleteParams::default(), &app).await.expect("the pods");
         wait_until("the pods are gone", PATIENCE, async || {
             let left = self.scenario.plane.pods(NAMESPACE, &format!("app={}", self.app)).await?.len();
             ensure!(left == 0, "{left} are left");
