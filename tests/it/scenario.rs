@@ -10,11 +10,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use scheduler_extender::api;
@@ -25,6 +24,10 @@ use tokio::process::{Child, Command};
 use world::control_plane::{
     Builder, ControlPlane, DedicatedNodes, ExtenderOptions, SchedulerOptions, User, VirtualNodeObject, place_of, wait_until,
 };
+
+// With its path, because the benchmarks include this file from their own place.
+#[path = "scenario/observing.rs"]
+mod observing;
 
 /// How long a test waits for what should happen at once: long, because CI machines are slow; nobody waits for it in vain.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -154,6 +157,7 @@ impl Scenario {
     }
 
     /// CPU that Spillway has used, user and system.
+    #[allow(dead_code, reason = "only the benchmarks measure this")]
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
         let stat = self.proc("stat")?;
         // Fields 14 and 15, in clock ticks of 10 ms; the name in brackets may hold spaces.
@@ -163,12 +167,14 @@ impl Scenario {
     }
 
     /// Resident memory of Spillway.
+    #[allow(dead_code, reason = "only the benchmarks measure this")]
     pub(crate) fn resident_bytes(&self) -> Result<u64> {
         let status = self.proc("status")?;
         let line = status.lines().find(|line| line.starts_with("VmRSS")).context("VmRSS")?;
         Ok(line.split_whitespace().nth(1).context("a number")?.parse::<u64>()? * 1024)
     }
 
+    #[allow(dead_code, reason = "only the benchmarks measure this")]
     fn proc(&self, file: &str) -> Result<String> {
         let id = self.spillway.lock().expect("no test panics while it holds this").as_ref().and_then(Child::id);
         Ok(std::fs::read_to_string(format!("/proc/{}/{file}", id.context("Spillway does not run")?))?)
@@ -257,76 +263,6 @@ impl Scenario {
         self.object_condition("VirtualNode", name, "Ready", status, reason).await;
     }
 
-    /// Waits for a condition of a VirtualNode, BurstPolicy or BurstBudget and returns its message.
-    pub(crate) async fn object_condition(&self, kind: &str, name: &str, of: &str, status: &str, reason: &str) -> String {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("spillway.dev", "v1alpha1", kind));
-        let objects: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        wait_until(&format!("{kind} {name}: {of}={status}, {reason}"), PATIENCE, async || {
-            let object = objects.get(name).await?;
-            let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let found = conditions.into_iter().find(|one| one["type"] == of).context("no such condition")?;
-            let current = found["observedGeneration"].as_i64() == object.metadata.generation;
-            ensure!(found["status"] == status && found["reason"] == reason && current, "{found}");
-            Ok(found["message"].as_str().unwrap_or_default().to_owned())
-        })
-        .await
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
-    }
-
-    /// A condition of a VirtualNode's status that says whether the backend works, as an observer of the cloud writes it.
-    pub(crate) async fn backend_healthy(&self, name: &str, healthy: bool) {
-        let condition = json!({"type": "BackendHealthy", "status": if healthy { "True" } else { "False" },
-            "reason": "Tested", "message": "a test says so", "lastTransitionTime": "2026-11-21T00:00:00Z"});
-        self.virtual_node_status(name, json!({"conditions": [condition]})).await;
-        let (status, reason) = if healthy { ("True", "Open") } else { ("False", "BackendUnhealthy") };
-        self.object_condition("VirtualNode", name, "Ready", status, reason).await;
-    }
-
-    /// Whether the kubelet of a Node that KWOK plays says that it is not ready.
-    pub(crate) async fn node_down(&self, name: &str, down: bool) {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let annotation = if down { json!("yes") } else { Value::Null };
-        let patch = json!({"metadata": {"annotations": {"kwok.example/down": annotation}}});
-        nodes.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.expect("the node");
-    }
-
-    /// Deletes an object of Spillway's.
-    pub(crate) async fn delete(&self, kind: &str, name: &str) {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("spillway.dev", "v1alpha1", kind));
-        let objects: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        objects.delete(name, &DeleteParams::default()).await.expect("it was there");
-    }
-
-    /// Waits until so many pods with label `app` are on dedicated and on virtual nodes and the others are called Unschedulable.
-    pub(crate) async fn settled(&self, app: &str, counts: (usize, usize, usize)) -> Places {
-        wait_until(&format!("{app} at {counts:?}"), PATIENCE, async || {
-            let places = self.places(app).await;
-            let refused = places.pending.iter().filter(|pod| is_refused(pod)).count();
-            ensure!(places.counts() == counts && refused == places.pending.len(), "{:?}, {refused} refused", places.counts());
-            Ok(places)
-        })
-        .await
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
-    }
-
-    /// The texts of all Events with this reason on pods whose name starts so; waits for the first.
-    pub(crate) async fn events_of(&self, pods: &str, reason: &str) -> Vec<String> {
-        use k8s_openapi::api::events::v1::Event;
-        let events: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let params = ListParams::default().fields(&format!("reason={reason}"));
-        wait_until(&format!("events {reason} on {pods}*"), PATIENCE, async || {
-            let events = events.list(&params).await?.items.into_iter();
-            let regards = |event: &Event| {
-                event.regarding.as_ref().and_then(|pod| pod.name.as_deref()).is_some_and(|name| name.starts_with(pods))
-            };
-            let texts: Vec<String> = events.filter(regards).filter_map(|event| event.note).collect();
-            ensure!(!texts.is_empty(), "none");
-            Ok(texts)
-        })
-        .await
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()))
-    }
-
     /// A policy for the pods with label `app` in the tests' namespace. `more` is merged into its spec.
     pub(crate) async fn policy(&self, name: &str, app: &str, tiers: Value, more: Value) {
         let mut spec = json!({
@@ -376,45 +312,6 @@ impl Scenario {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
         let pod = json!({"metadata": {"name": name, "labels": {"app": app}}, "spec": pod_spec(cpu, &more)});
         pods.create(&PostParams::default(), &serde_json::from_value(pod).expect("a pod")).await.expect("a pod")
-    }
-
-    /// Pods in this order, as fast as a busy controller makes them.
-    pub(crate) async fn create_pods(&self, manifests: &[Value]) -> Result<()> {
-        let pods = self.pods();
-        let create = async |manifest: &Value| {
-            let pod: Pod = serde_json::from_value(manifest.clone())?;
-            pods.create(&PostParams::default(), &pod).await?;
-            anyhow::Ok(())
-        };
-        futures::stream::iter(manifests.iter().map(create)).buffered(8).try_collect::<()>().await
-    }
-
-    /// Deletes every pod of the tests' namespace at once, and waits until it is gone.
-    pub(crate) async fn delete_all_pods(&self) -> Result<()> {
-        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        self.pods().delete_collection(&at_once, &ListParams::default()).await?;
-        wait_until("no pods", PATIENCE, async || {
-            let left = self.plane.pods(NAMESPACE, "").await?.len();
-            ensure!(left == 0, "{left} are left");
-            Ok(())
-        })
-        .await
-    }
-
-    /// Deletes every dedicated node.
-    pub(crate) async fn delete_dedicated_nodes(&self) -> Result<()> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        for node in nodes.list(&ListParams::default().labels("type!=virtual-kubelet")).await? {
-            self.plane.delete_node(&node.metadata.name.unwrap_or_default()).await?;
-        }
-        Ok(())
-    }
-
-    /// A priority class.
-    pub(crate) async fn priority_class(&self, name: &str, value: i32, preemption: &str) {
-        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
-            "value": value, "preemptionPolicy": preemption});
-        self.apply(class).await.expect("a priority class");
     }
 
     /// The pods of the tests' namespace.

@@ -122,6 +122,13 @@ pub enum Event {
     },
     /// The guards of these Nodes, and of no others, are in force.
     Guarded(Arc<[Arc<str>]>),
+    /// An [`Intent::WriteStatus`] has failed: the status is still to be written.
+    StatusNotWritten {
+        /// What.
+        kind: StatusKind,
+        /// Name of the object.
+        name: Arc<str>,
+    },
     /// kube-scheduler has asked the extender about a marked pod: it is configured, and answers for preemption.
     ExtenderAsked,
 }
@@ -176,7 +183,7 @@ pub enum Intent {
         /// The status.
         status: Box<api::BurstBudgetStatus>,
     },
-    /// Apply a status on a policy or virtual node, by server-side apply. No answer wanted.
+    /// Apply a status on a policy or virtual node, by server-side apply. Answer with [`Event::StatusNotWritten`] if it is not.
     WriteStatus {
         /// What.
         kind: StatusKind,
@@ -379,6 +386,7 @@ impl Committer {
             Event::BudgetWritten { name, resource_version } => self.budget_written(&name, resource_version, now),
             Event::Patched { uid, done } => self.patched(&uid, done, now),
             Event::Guarded(nodes) => self.guarded(&nodes),
+            Event::StatusNotWritten { kind, name } => self.statuses.written_in_vain(kind, &name),
             Event::ExtenderAsked => self.extender_asked = true,
         }
     }

@@ -31,6 +31,13 @@ impl Statuses {
         self.known.entry((kind, name.clone())).or_default().conditions = conditions.unwrap_or_default().to_vec();
     }
 
+    /// Nobody has seen what was last written; the next look writes it again.
+    pub(super) fn written_in_vain(&mut self, kind: StatusKind, name: &Arc<str>) {
+        if let Some(known) = self.known.get_mut(&(kind, name.clone())) {
+            known.written = None;
+        }
+    }
+
     pub(super) fn forget(&mut self, kind: StatusKind, name: &str) {
         self.known.remove(&(kind, Arc::from(name)));
     }

@@ -1,6 +1,6 @@
 //! The watches: list, then watch, and say what is gone when a list shows that something was missed.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -22,11 +22,55 @@ struct Kind<K> {
 }
 
 /// What is kept of each object: enough to say that it is gone.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Key {
     namespace: Option<Arc<str>>,
     name: Arc<str>,
     uid: Arc<str>,
+}
+
+/// Namespace and name.
+type Place = (Option<Arc<str>>, Arc<str>);
+
+/// Who is there, to notice who is gone when the watch has missed it.
+#[derive(Default)]
+struct Census {
+    known: HashMap<Place, Arc<str>>,
+    listed: HashMap<Place, Arc<str>>,
+}
+
+// === impl Census ===
+
+impl Census {
+    /// An object is there. Returns the one that it has taken the name of, which is gone: to be told before, as most kinds are
+    /// known by their names.
+    fn seen(&mut self, key: &Key) -> Option<Key> {
+        let place = (key.namespace.clone(), key.name.clone());
+        let before = self.known.insert(place, key.uid.clone()).filter(|uid| *uid != key.uid)?;
+        Some(Key { uid: before, ..key.clone() })
+    }
+
+    /// A list begins.
+    fn list(&mut self) {
+        self.listed = HashMap::with_capacity(self.known.len());
+    }
+
+    /// An object of the list.
+    fn listed(&mut self, key: &Key) -> Option<Key> {
+        self.listed.insert((key.namespace.clone(), key.name.clone()), key.uid.clone());
+        self.seen(key)
+    }
+
+    /// The list is complete. Returns those that are not in it any more.
+    fn missing(&mut self) -> Vec<Key> {
+        let before = std::mem::replace(&mut self.known, std::mem::take(&mut self.listed));
+        let gone = before.into_iter().filter(|(place, _)| !self.known.contains_key(place));
+        gone.map(|((namespace, name), uid)| Key { namespace, name, uid }).collect()
+    }
+
+    fn deleted(&mut self, key: &Key) {
+        self.known.remove(&(key.namespace.clone(), key.name.clone()));
+    }
 }
 
 /// Starts all watches. The future ends only when one of them does, and that is an error.
@@ -140,8 +184,7 @@ async fn follow<K>(api: Api<K>, events: mpsc::Sender<Event>, told: Arc<watch::Se
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut known: HashSet<Key> = HashSet::new();
-    let mut listed: HashSet<Key> = HashSet::new();
+    let mut census = Census::default();
     let mut first = true;
     let mut stream = watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
     loop {
@@ -158,29 +201,32 @@ where
             }
         };
         match event {
-            watcher::Event::Init => listed = HashSet::with_capacity(known.len()),
+            watcher::Event::Init => census.list(),
             watcher::Event::InitApply(object) => {
                 let Some(key) = key(&object) else { continue };
-                listed.insert(key);
+                if let Some(gone) = census.listed(&key) {
+                    events.send((kind.gone)(gone)).await?;
+                }
                 events.send((kind.applied)(object)).await?;
             }
             watcher::Event::InitDone => {
-                for gone in known.difference(&listed) {
-                    events.send((kind.gone)(gone.clone())).await?;
+                for gone in census.missing() {
+                    events.send((kind.gone)(gone)).await?;
                 }
-                known = std::mem::take(&mut listed);
                 if std::mem::take(&mut first) {
                     told.send_modify(|told| *told += 1);
                 }
             }
             watcher::Event::Apply(object) => {
                 let Some(key) = key(&object) else { continue };
-                known.insert(key);
+                if let Some(gone) = census.seen(&key) {
+                    events.send((kind.gone)(gone)).await?;
+                }
                 events.send((kind.applied)(object)).await?;
             }
             watcher::Event::Delete(object) => {
                 let Some(key) = key(&object) else { continue };
-                known.remove(&key);
+                census.deleted(&key);
                 events.send((kind.gone)(key)).await?;
             }
         }
@@ -194,4 +240,49 @@ fn key<K: Resource<DynamicType = ()>>(object: &K) -> Option<Key> {
         name: Arc::from(meta.name.as_deref()?),
         uid: Arc::from(meta.uid.as_deref().unwrap_or_default()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str, uid: &str) -> Key {
+        Key { namespace: None, name: Arc::from(name), uid: Arc::from(uid) }
+    }
+
+    #[test]
+    fn who_is_missing_from_a_list_is_gone() {
+        let mut census = Census::default();
+        for name in ["a", "b", "c"] {
+            assert_eq!(census.seen(&key(name, "1")), None);
+        }
+        census.deleted(&key("c", "1"));
+        census.list();
+        assert_eq!(census.listed(&key("a", "1")), None);
+        assert_eq!(census.missing(), [key("b", "1")]);
+        census.list();
+        assert_eq!(census.missing(), [key("a", "1")]);
+    }
+
+    #[test]
+    fn an_object_that_was_made_again_meanwhile_is_gone_before_it_is_there() {
+        let mut census = Census::default();
+        census.seen(&key("a", "1"));
+        census.list();
+        assert_eq!(census.listed(&key("a", "2")), Some(key("a", "1")));
+        assert_eq!(census.missing(), [], "nobody may be told that the new one is gone");
+        assert_eq!(census.seen(&key("a", "3")), Some(key("a", "2")));
+    }
+
+    #[test]
+    fn a_list_that_breaks_off_forgets_nobody() {
+        let mut census = Census::default();
+        census.seen(&key("a", "1"));
+        census.list();
+        census.listed(&key("b", "1"));
+        census.list();
+        let mut missing = census.missing();
+        missing.sort_by(|one, other| one.name.cmp(&other.name));
+        assert_eq!(missing, [key("a", "1"), key("b", "1")]);
+    }
 }

@@ -82,7 +82,7 @@ impl Writer {
                     };
                     writer.tell(Event::BudgetWritten { name, resource_version }).await;
                 }
-                Intent::WriteStatus { kind, name, status } => writer.write_status(kind, &name, &status).await,
+                Intent::WriteStatus { kind, name, status } => writer.write_status(kind, name, &status).await,
                 Intent::Note(note) => writer.note(note).await,
             }
         });
@@ -185,26 +185,32 @@ impl Writer {
         }
     }
 
-    async fn write_status(&self, kind: StatusKind, name: &str, status: &serde_json::Value) {
+    async fn write_status(&self, kind: StatusKind, name: Arc<str>, status: &serde_json::Value) {
         let params = PatchParams::apply(NAME).force();
         let written = match kind {
             StatusKind::Policy => {
                 let patch = json!({"apiVersion": "spillway.dev/v1alpha1", "kind": "BurstPolicy", "status": status});
                 Api::<api::BurstPolicy>::all(self.client.clone())
-                    .patch_status(name, &params, &Patch::Apply(&patch))
+                    .patch_status(&name, &params, &Patch::Apply(&patch))
                     .await
                     .map(drop)
             }
             StatusKind::VirtualNode => {
                 let patch = json!({"apiVersion": "spillway.dev/v1alpha1", "kind": "VirtualNode", "status": status});
                 Api::<api::VirtualNode>::all(self.client.clone())
-                    .patch_status(name, &params, &Patch::Apply(&patch))
+                    .patch_status(&name, &params, &Patch::Apply(&patch))
                     .await
                     .map(drop)
             }
         };
-        if let Err(error) = written {
-            tracing::warn!(?kind, name, %error, "status not written");
+        match written {
+            Ok(()) => {}
+            // Nobody is left to read it.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => {
+                tracing::warn!(?kind, name = &*name, %error, "status not written; it is tried again");
+                self.tell(Event::StatusNotWritten { kind, name }).await;
+            }
         }
     }
 

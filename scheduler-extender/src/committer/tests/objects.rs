@@ -56,3 +56,17 @@ fn a_budget_that_never_was_usable_says_why_and_keeps_the_books_of_its_predecesso
     cluster.settle();
     assert_eq!(cluster.bound.len(), 1, "two of three are spent already");
 }
+
+#[test]
+fn a_status_that_was_not_written_is_written_again() {
+    let mut cluster = synced(0, dedicated_first());
+    let written = |cluster: &mut Cluster| {
+        cluster.now = cluster.now + Duration::from_secs(1);
+        let intents = cluster.committer.step(cluster.now);
+        intents.iter().filter(|intent| matches!(intent, Intent::WriteStatus { kind: StatusKind::Policy, .. })).count()
+    };
+    assert_eq!(written(&mut cluster), 1);
+    assert_eq!(written(&mut cluster), 0);
+    cluster.tell(Event::StatusNotWritten { kind: StatusKind::Policy, name: Arc::from("p") });
+    assert_eq!(written(&mut cluster), 1);
+}
