@@ -174,6 +174,8 @@ impl Metrics {
         };
         series.build_info()?;
         metrics.open_fixed_series();
+        // Until it leads, a replica says that it does not.
+        metrics.publish(&Gauges::default());
         // Those that exist from the start were zero when nobody could look.
         metrics.births.zero(&mut metrics.registry.gather());
         Ok(metrics)

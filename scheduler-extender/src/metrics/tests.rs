@@ -400,6 +400,7 @@ fn fixed_series_exist_before_anything_happens() {
     assert_eq!(lines(&metrics, "spillway_tls_reloads_total").len(), 2);
     assert_eq!(lines(&metrics, "spillway_extender_requests_total").len(), 24);
     assert_eq!(lines(&metrics, "spillway_build_info").len(), 1);
+    assert_eq!(lines(&metrics, "spillway_leader"), ["spillway_leader 0"]);
 }
 
 #[test]
