@@ -18,10 +18,11 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use scenario::{Extender, NAMESPACE, Scenario, dedicated_first};
 use serde_json::json;
@@ -125,10 +126,11 @@ async fn timed(scenario: &Scenario, name: &str, cpu: &str) -> Result<Duration> {
 async fn watch_bound(client: &Client, app: &str, count: usize) -> Result<Instant> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let mut bound: HashSet<String> = HashSet::new();
-    let stream = pods.watch(&WatchParams::default().labels(&format!("app={app}")).timeout(290), "0").await?;
-    let mut stream = stream.boxed();
-    while let Some(event) = stream.try_next().await? {
-        let (WatchEvent::Added(pod) | WatchEvent::Modified(pod)) = event else { continue };
+    // The API server cuts off watchers that are slow for a moment; this one lists again and goes on.
+    let mut stream =
+        watcher(pods, watcher::Config::default().labels(&format!("app={app}"))).default_backoff().applied_objects().boxed();
+    while let Some(event) = stream.next().await {
+        let Ok(pod) = event else { continue };
         if world::control_plane::place_of(&pod).is_some() {
             bound.extend(pod.metadata.uid);
         }
