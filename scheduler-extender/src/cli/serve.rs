@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
-use kube::{Api, Client};
+use kube::Api;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -72,7 +72,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         }
     };
     let _watchdog = watchdog::Watchdog::start(watchdog::Settings::ending_the_process(STALL), &tokio::runtime::Handle::current())?;
-    let client = client(kubeconfig.as_deref()).await?;
+    let client = run::connect(kubeconfig.as_deref()).await?;
     let metrics = Arc::new(Metrics::new(&currency, Limits::STANDARD));
     let handle = run::Handle::default();
     let settings = Settings {
@@ -119,19 +119,6 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     committed?
 }
 
-/// A client that tries once: what a failure means is decided by whoever asked.
-pub(super) async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    let mut config = match kubeconfig {
-        Some(path) => {
-            let file = kube::config::Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer().await.context("no kubeconfig and no service account: set --kubeconfig or KUBECONFIG")?,
-    };
-    config.default_retry = false;
-    Ok(Client::try_from(config)?)
-}
-
 fn readiness(handle: &run::Handle) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
     let handle = handle.clone();
     Arc::new(move || {
@@ -174,7 +161,7 @@ fn status(handle: &run::Handle) -> Arc<dyn Fn() -> serde_json::Value + Send + Sy
 /// The Nodes that stand for the cluster's virtual nodes.
 pub(super) async fn virtual_node_names(kubeconfig: Option<&Path>) -> anyhow::Result<Vec<String>> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let nodes: Api<crate::api::VirtualNode> = Api::all(client(kubeconfig).await?);
+    let nodes: Api<crate::api::VirtualNode> = Api::all(run::connect(kubeconfig).await?);
     let listed = nodes.list(&kube::api::ListParams::default()).await.context("listing VirtualNodes")?;
     Ok(listed.items.into_iter().filter_map(|node| node.status.and_then(|status| status.node_name)).collect())
 }

@@ -3,6 +3,7 @@
 //! Watches feed one bounded queue; one task owns the committer and empties it; every intent is carried out by a task of its
 //! own, which puts the answer back into the queue. What is published for the extender is at most [`PUBLISH`] old.
 
+mod client;
 mod guarding;
 mod watches;
 mod writes;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::committer::{Committer, Event, Published, Settings};
 use crate::metrics::Metrics;
 
+pub use client::connect;
 pub use writes::Writer;
 
 /// Events that may wait for the committer. A watch that is faster waits for its place: nothing is dropped.
