@@ -1,6 +1,7 @@
 //! Spillway: the extender, the committer and the program around them.
 
 pub mod admin;
+pub mod admission;
 pub mod api;
 pub mod cli;
 pub mod committer;

@@ -14,6 +14,8 @@ use world::control_plane::{User, VirtualNodeObject, place_of, wait_until};
 
 use crate::scenario::{Extender, NAMESPACE, PATIENCE, Scenario, dedicated_first, record};
 
+mod admission;
+
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";

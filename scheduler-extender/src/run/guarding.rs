@@ -1,18 +1,15 @@
 //! Keeps the guards of virtual nodes up to date, and says when they are in force.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::Client;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Handle;
+use super::admission::AdmissionPolicies;
 use crate::committer::Event;
 use crate::guards;
 
@@ -22,13 +19,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const REPEAT: Duration = Duration::from_secs(10);
 /// Between attempts that fail.
 const RETRY: Duration = Duration::from_secs(2);
-/// A changed policy is in force in every API server after about a second.
-const SETTLES: Duration = Duration::from_secs(2);
-/// Times in `managedFields` have whole seconds.
-const RESOLUTION: Duration = Duration::from_secs(1);
 /// An answer that takes longer is as good as none.
 const PATIENCE: Duration = Duration::from_secs(10);
-const MANAGER: &str = "spillway.dev/guards";
 
 /// Applies the guards whenever the set of virtual nodes changes, for ever.
 pub(super) async fn keep(client: Client, apply: bool, handle: Handle, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
@@ -62,33 +54,5 @@ pub(super) async fn keep(client: Client, apply: bool, handle: Handle, events: mp
 /// Applies the guards and waits until every API server goes by them.
 async fn put_in_force(client: &Client, nodes: &[Arc<str>]) -> anyhow::Result<()> {
     let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-    let mut settles = Duration::ZERO;
-    for guard in guards::guards(&names) {
-        let left = if guard["kind"] == "ValidatingAdmissionPolicy" {
-            apply::<ValidatingAdmissionPolicy>(client, &guard).await?
-        } else {
-            apply::<ValidatingAdmissionPolicyBinding>(client, &guard).await?
-        };
-        settles = settles.max(left);
-    }
-    sleep(settles).await;
-    Ok(())
-}
-
-/// Applies one object and says how long it needs still. One that was as wanted already, as after a restart, needs nothing.
-async fn apply<K>(client: &Client, guard: &serde_json::Value) -> anyhow::Result<Duration>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-{
-    let api: Api<K> = Api::all(client.clone());
-    let name = guard["metadata"]["name"].as_str().unwrap_or_default();
-    let before = api.get_opt(name).await?.and_then(|object| object.meta().resource_version.clone());
-    let object = api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(guard)).await?;
-    if object.meta().resource_version != before {
-        return Ok(SETTLES);
-    }
-    let written = object.meta().managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref()).max();
-    let age = written
-        .map_or(Duration::ZERO, |time| Duration::try_from(jiff::Timestamp::now().duration_since(time.0)).unwrap_or_default());
-    Ok((SETTLES + RESOLUTION).saturating_sub(age).min(SETTLES))
+    AdmissionPolicies::of(client, guards::COMPONENT).await?.put_in_force(&guards::guards(&names)).await
 }

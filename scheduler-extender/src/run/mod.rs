@@ -3,6 +3,7 @@
 //! Watches feed one bounded queue; one task owns the committer and empties it; every intent is carried out by a task of its
 //! own, which puts the answer back into the queue. What is published for the extender is at most [`PUBLISH`] old.
 
+mod admission;
 mod client;
 mod guarding;
 mod watches;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 use crate::committer::{Committer, Event, Published, Settings};
 use crate::metrics::Metrics;
 
+pub use admission::AdmissionPolicies;
 pub use client::connect;
 pub use writes::Writer;
 
