@@ -160,6 +160,11 @@ pub fn not_burstable(workload: &Workload) -> Option<Feature> {
     NOWHERE.into_iter().find(|feature| workload.features.contains(*feature))
 }
 
+/// Whether a feature binds pods to their cluster: no backend runs them, whatever its admin says of it.
+pub fn binds_to_cluster(feature: Feature) -> bool {
+    NOWHERE.contains(&feature)
+}
+
 /// The first rule that keeps a pod off one virtual node: what it selects, its operating system, what it uses.
 ///
 /// Size and price are not looked at; see [`crate::quote::quote`].

@@ -243,6 +243,7 @@ impl Question<'_> {
             }
             match self.afford(quote.bill) {
                 Err(Shortfall::Limit { budget, .. }) => Err(Reason::BudgetExceeded(budget)),
+                Err(Shortfall::Unusable { budget }) => Err(Reason::BudgetUnusable(budget)),
                 Err(Shortfall::Authorization { .. }) | Ok(()) => Ok(quote),
             }
         };

@@ -29,6 +29,17 @@ pub struct Ledger {
 #[derive(Clone, Debug, Default)]
 pub struct Books {
     accounts: BTreeMap<Arc<str>, Account>,
+    /// Budgets that nobody can read: what they may cover is not paid for.
+    unusable: BTreeMap<Arc<str>, Scope>,
+}
+
+/// What a budget pays for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Namespaces it covers; `None` covers all.
+    pub namespace_selector: Option<Selector>,
+    /// Policies it covers; empty covers all.
+    pub policies: Vec<Arc<str>>,
 }
 
 /// A `BurstBudget` of the current period.
@@ -36,10 +47,8 @@ pub struct Books {
 pub struct Budget {
     /// Name of the object.
     pub name: Arc<str>,
-    /// Namespaces it covers; `None` covers all.
-    pub namespace_selector: Option<Selector>,
-    /// Policies it covers; empty covers all.
-    pub policies: Vec<Arc<str>>,
+    /// What it pays for.
+    pub scope: Scope,
     /// What may be spent in a period.
     pub limit: Money,
     /// Whether the limit holds or is only watched.
@@ -91,6 +100,11 @@ pub enum Shortfall {
         /// What is missing.
         missing: Money,
     },
+    /// Nobody can read the budget, so nothing is paid from it.
+    Unusable {
+        /// Name of the budget.
+        budget: Arc<str>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -116,9 +130,9 @@ impl Balance {
     }
 }
 
-// === impl Budget ===
+// === impl Scope ===
 
-impl Budget {
+impl Scope {
     /// Whether a pod of this policy in a namespace with these labels is charged to this budget.
     pub fn covers(&self, policy: &str, namespace: &Labels) -> bool {
         (self.policies.is_empty() || self.policies.iter().any(|name| **name == *policy))
@@ -140,13 +154,20 @@ impl Entry {
 impl Books {
     /// The names of the budgets that a pod of this policy in such a namespace is charged to.
     pub fn covering<'a>(&'a self, policy: &'a str, namespace: &'a Labels) -> impl Iterator<Item = &'a Arc<str>> {
-        self.accounts.values().filter(move |account| account.budget.covers(policy, namespace)).map(|account| &account.budget.name)
+        self.accounts
+            .values()
+            .filter(move |account| account.budget.scope.covers(policy, namespace))
+            .map(|account| &account.budget.name)
     }
 
     /// Whether `amount` could be reserved now, for everybody that it would be charged to. A limit that is in the way is told
     /// before an authorization that is merely not written yet.
     pub fn affords(&self, policy: &str, namespace: &Labels, amount: Money) -> Result<(), Shortfall> {
-        let covering = || self.accounts.values().filter(|account| account.budget.covers(policy, namespace));
+        let unusable = self.unusable.iter().find(|(_, scope)| scope.covers(policy, namespace));
+        if let Some((budget, _)) = unusable {
+            return Err(Shortfall::Unusable { budget: budget.clone() });
+        }
+        let covering = || self.accounts.values().filter(|account| account.budget.scope.covers(policy, namespace));
         covering().try_for_each(|account| account.within_limit(amount))?;
         covering().try_for_each(|account| account.within_authorization(amount))
     }
@@ -173,6 +194,7 @@ impl Ledger {
     /// Opens an account, or changes its terms; a new period starts from zero, with what runs carried over as paid.
     pub fn set_budget(&mut self, budget: Budget) {
         let name = budget.name.clone();
+        self.books.unusable.remove(&name);
         match self.books.accounts.get_mut(&name) {
             None => {
                 self.books.accounts.insert(name, Account { budget, balance: Balance::default() });
@@ -187,8 +209,17 @@ impl Ledger {
         self.assert_conserved();
     }
 
+    /// A budget that nobody can read: it caps what it may cover at nothing, until it can be read. One that has an account goes
+    /// on as it was.
+    pub fn set_unusable(&mut self, name: &Arc<str>, scope: Scope) {
+        if !self.books.accounts.contains_key(name) {
+            self.books.unusable.insert(name.clone(), scope);
+        }
+    }
+
     /// Closes an account; its entries go on in the others.
     pub fn remove_budget(&mut self, name: &str) {
+        self.books.unusable.remove(name);
         self.books.accounts.remove(name);
         for entry in self.entries.values_mut() {
             entry.charges.retain(|(account, _)| **account != *name);

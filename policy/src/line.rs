@@ -108,6 +108,11 @@ impl Line {
         self.pods.get(&arrival).and_then(|waiting| waiting.no_room_since)
     }
 
+    /// Whether its scheduler calls any of them Unschedulable.
+    pub fn has_refused(&self) -> bool {
+        self.pods.values().any(|waiting| waiting.refused.is_some())
+    }
+
     /// How many pods wait although the snapshot has room for them.
     pub fn waiting_with_room(&self) -> usize {
         usize::try_from(self.room.max(0)).unwrap_or(usize::MAX).min(self.pods.len())

@@ -47,6 +47,8 @@ pub enum Reason {
     TierLimit,
     /// A budget does not allow it.
     BudgetExceeded(Arc<str>),
+    /// A budget that covers the pod cannot be used.
+    BudgetUnusable(Arc<str>),
     /// A budget allows it, but the leader has not written down yet that it may spend so much.
     BudgetNotYetAuthorized(Arc<str>),
 }
@@ -73,6 +75,7 @@ impl Reason {
             Reason::VirtualNodeLimit => "VirtualNodeLimit",
             Reason::TierLimit => "TierLimit",
             Reason::BudgetExceeded(_) => "BudgetExceeded",
+            Reason::BudgetUnusable(_) => "BudgetUnusable",
             Reason::BudgetNotYetAuthorized(_) => "BudgetNotYetAuthorized",
         }
     }
@@ -85,7 +88,7 @@ impl Reason {
             Reason::QuotaExhausted => 2,
             Reason::VirtualNodeLimit => 3,
             Reason::TierLimit => 4,
-            Reason::BudgetExceeded(_) => 5,
+            Reason::BudgetExceeded(_) | Reason::BudgetUnusable(_) => 5,
             Reason::Closed(_) => 6,
             Reason::NoQuote(_) => 7,
             Reason::SpotNotAllowed => 8,
@@ -124,7 +127,11 @@ impl fmt::Display for Reason {
             Reason::VirtualNodeLimit => out.write_str("the limits of the VirtualNode are used up (spec.limits)"),
             Reason::TierLimit => out.write_str("the limits of the tier are used up (spec.tiers[].limits)"),
             Reason::BudgetExceeded(budget) => write!(out, "the budget {budget} would be exceeded"),
+            Reason::BudgetUnusable(budget) => write!(out, "the budget {budget} is not usable (its condition Ready says why)"),
             Reason::BudgetNotYetAuthorized(budget) => write!(out, "the budget {budget} is being drawn on"),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

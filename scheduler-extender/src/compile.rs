@@ -23,7 +23,7 @@ use crate::duration;
 use crate::expression::Expression;
 use crate::selection::CompiledPolicy;
 
-pub use burst_budget::burst_budget;
+pub use burst_budget::{burst_budget, scope};
 pub use selectors::label_selector;
 pub use virtual_node::virtual_node;
 pub use window::{time_zone, window};

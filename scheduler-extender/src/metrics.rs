@@ -206,7 +206,7 @@ impl Metrics {
         self.decisions.with_label_values(&labels).inc();
     }
 
-    /// How long the engine took for one pending pod. The extender's calls are measured by its server.
+    /// How long the engine took for one pending pod: the share of one in the step that decided on it. The extender's calls are measured by its server.
     pub fn chose(&self, took: Duration) {
         self.decision_duration.with_label_values(&[CHOOSE]).observe(took.as_secs_f64());
     }

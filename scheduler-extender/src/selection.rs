@@ -76,6 +76,22 @@ impl Policies {
         }
         selection
     }
+
+    /// Another policy of the same weight that selects the pod, too, so that only age or name decide between the two.
+    pub fn rival(&self, namespaces: &Namespaces, pod: &Pod, labels: &Labels, winner: &CompiledPolicy) -> Option<Arc<str>> {
+        let namespace = pod.metadata.namespace.as_deref()?;
+        let namespace_labels = namespaces.get(namespace)?;
+        let rivals = self.0.iter().filter(|other| {
+            other.policy.weight == winner.policy.weight
+                && other.policy.name != winner.policy.name
+                && other.policy.selects(namespace_labels, labels)
+        });
+        let also = |other: &CompiledPolicy| {
+            other.conditions.is_empty()
+                || holds(&other.conditions, &pod_value(pod), &namespace_value(namespace, namespace_labels)) == Some(true)
+        };
+        rivals.into_iter().find(|other| also(other)).map(|other| other.policy.name.clone())
+    }
 }
 
 /// Whether all conditions hold; `None` if one cannot be evaluated and none of the others says no.

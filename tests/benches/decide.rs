@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use policy::burst_policy::{After, DedicatedTier, Mode, Packing, ServerlessTier, StopPolicy, Tier};
 use policy::dedicated::{DedicatedNode, DedicatedNodes, Fit};
-use policy::ledger::{Budget, Ledger, WhenExceeded};
+use policy::ledger::{Budget, Ledger, Scope, WhenExceeded};
 use policy::selector::{Labels, Selector};
 use policy::snapshot::{Backends, Namespaces};
 use policy::virtual_node::{CapacityType, Limits, Prices, Provider};
@@ -111,8 +111,7 @@ fn decisions(criterion: &mut Criterion) {
     let limit = policy::Money::from_nanos(1_000_000_000_000);
     ledger.set_budget(Budget {
         name: Arc::from("media"),
-        namespace_selector: None,
-        policies: vec![],
+        scope: Scope::default(),
         limit,
         when_exceeded: WhenExceeded::DedicatedOnly,
         start: Timestamp::EPOCH,

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::burst_policy::{Mode, Packing};
-use crate::ledger::{Budget, Ledger, WhenExceeded};
+use crate::ledger::{Budget, Ledger, Scope, WhenExceeded};
 use crate::sample;
 use crate::selector::Selector;
 use crate::snapshot::{Backends, Namespaces};
@@ -82,8 +82,7 @@ impl Scene {
         let limit = limit.parse().expect("the test's own amount");
         self.ledger.set_budget(Budget {
             name: Arc::from("cap"),
-            namespace_selector: None,
-            policies: vec![],
+            scope: Scope::default(),
             limit,
             when_exceeded: WhenExceeded::DedicatedOnly,
             start: Timestamp::EPOCH,
@@ -219,8 +218,7 @@ fn money_that_is_not_authorized_yet_sends_nobody_elsewhere() {
     // A spent budget is another matter, also where another one still has to be authorized.
     scene.ledger.set_budget(Budget {
         name: Arc::from("spent"),
-        namespace_selector: None,
-        policies: vec![],
+        scope: Scope::default(),
         limit: Money::ZERO,
         when_exceeded: WhenExceeded::DedicatedOnly,
         start: Timestamp::EPOCH,

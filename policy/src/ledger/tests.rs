@@ -10,8 +10,7 @@ fn cents(nanos: i64) -> Money {
 fn budget(name: &str, limit: i64, start: i64) -> Budget {
     Budget {
         name: Arc::from(name),
-        namespace_selector: None,
-        policies: vec![],
+        scope: Scope::default(),
         limit: cents(limit),
         when_exceeded: WhenExceeded::DedicatedOnly,
         start: Timestamp::from_millis(start),
@@ -116,10 +115,23 @@ fn a_new_period_starts_empty_but_overruns_are_charged_to_it() {
 fn scope_is_by_policy_and_namespace() {
     let team: Labels = [("team", "media")].into_iter().collect();
     let selector = Selector { requirements: vec![crate::selector::Requirement::equals("team", "media")] };
-    let budget = Budget { namespace_selector: Some(selector), policies: vec![Arc::from("p")], ..budget("b", LIMIT, 0) };
-    assert!(budget.covers("p", &team));
-    assert!(!budget.covers("q", &team));
-    assert!(!budget.covers("p", &Labels::default()));
+    let scope = Scope { namespace_selector: Some(selector), policies: vec![Arc::from("p")] };
+    assert!(scope.covers("p", &team));
+    assert!(!scope.covers("q", &team));
+    assert!(!scope.covers("p", &Labels::default()));
+}
+
+#[test]
+fn a_budget_that_nobody_can_read_pays_for_nothing_that_it_may_cover() {
+    let mut ledger = ledger();
+    let scope = Scope { namespace_selector: None, policies: vec![Arc::from("p")] };
+    ledger.set_unusable(&Arc::from("b"), Scope::default());
+    reserve(&mut ledger, 1, 10).expect("it has an account, which goes on");
+    ledger.set_unusable(&Arc::from("unread"), scope);
+    assert_eq!(reserve(&mut ledger, 2, 10), Err(Shortfall::Unusable { budget: Arc::from("unread") }));
+    assert_eq!(ledger.books().affords("q", &Labels::default(), cents(10)), Ok(()));
+    ledger.remove_budget("unread");
+    reserve(&mut ledger, 2, 10).expect("gone");
 }
 
 #[derive(Clone, Debug)]

@@ -334,12 +334,28 @@ pub struct BurstPolicyStatus {
     /// Numbers of pods that the policy selects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<PodCounts>,
+    /// In mode `Audit`: the waiting pods that would have burst, and what their quotes come to. Each is judged by itself: none of
+    /// them uses up a budget or a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditSummary>,
     /// Money accrued by pods of this policy, as a decimal number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spend: Option<String>,
     /// Currency of `spend`, ISO 4217.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
+}
+
+/// What a policy in mode `Audit` would have done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditSummary {
+    /// Pods that would have burst.
+    #[serde(default)]
+    pub pods: i64,
+    /// Sum of their quotes, as a decimal number.
+    #[serde(default)]
+    pub cost: String,
 }
 
 /// Numbers of pods by where they are.
@@ -349,9 +365,6 @@ pub struct PodCounts {
     /// Pending pods.
     #[serde(default)]
     pub waiting: i64,
-    /// Pods on dedicated nodes.
-    #[serde(default)]
-    pub dedicated: i64,
     /// Pods on virtual nodes.
     #[serde(default)]
     pub burst: i64,

@@ -22,8 +22,8 @@ mod virtual_node;
 
 pub use burst_budget::{BudgetPeriod, BudgetScope, BurstBudget, BurstBudgetSpec, BurstBudgetStatus, WhenExceeded};
 pub use burst_policy::{
-    BurstPolicy, BurstPolicySpec, BurstPolicyStatus, ExtenderUse, MatchCondition, Mode, NodePrice, Packing, PodCounts,
-    ReturnToDedicated, SpotUse, StopPolicy, TierSpec, WhenUnsatisfiable,
+    AuditSummary, BurstPolicy, BurstPolicySpec, BurstPolicyStatus, ExtenderUse, MatchCondition, Mode, NodePrice, Packing,
+    PodCounts, ReturnToDedicated, SpotUse, StopPolicy, TierSpec, WhenUnsatisfiable,
 };
 pub use invalid::Invalid;
 pub use k8s_openapi::apimachinery::pkg::api::resource::Quantity;

@@ -23,6 +23,9 @@ pub const DEADLINE_ANNOTATION: &str = "spillway.dev/deadline";
 /// Label with which the owner of a pod keeps it on dedicated nodes, with the value `true`.
 pub const DO_NOT_BURST_LABEL: &str = "spillway.dev/do-not-burst";
 
+/// Annotation of a virtual node's Node that is touched to wake kube-scheduler.
+pub const WOKEN_AT_ANNOTATION: &str = "spillway.dev/woken-at";
+
 /// Extended resource whose limit `0` sends a pod through the extender.
 pub const EXTENDER_MARKER: &str = "spillway.dev/burst";
 /// Scheduling gate of pods whose policy asks for a gate.

@@ -54,6 +54,7 @@ impl Committer {
             BindingAnswer::Refused => {
                 let text = "the API server refuses Spillway's Binding; its log has the answer".to_owned();
                 self.notes.once(&key, "BindingRefused", true, "Bind", text, &mut self.intents);
+                self.wave.refuse(uid);
                 self.back_to_line(uid, None, None, now);
             }
             BindingAnswer::Throttled => self.back_to_line(uid, Some(Duration::from_secs(1)), None, now),

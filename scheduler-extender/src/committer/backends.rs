@@ -315,6 +315,7 @@ impl Committer {
     fn recompile(&mut self) {
         let compiled: Vec<Arc<CompiledPolicy>> = self.policies.values().filter_map(|policy| policy.compiled.clone()).collect();
         self.compiled = Arc::new(Policies::new(compiled));
+        self.conflicts.clear();
         self.reconsider();
         self.reselect();
     }
@@ -332,6 +333,11 @@ impl Committer {
 impl VirtualNodes {
     pub(super) fn new(await_guards: bool) -> VirtualNodes {
         VirtualNodes { guarded: await_guards.then(BTreeSet::new), ..VirtualNodes::default() }
+    }
+
+    /// A Node that is there, always the same one of several.
+    pub(super) fn present(&self) -> Option<Arc<str>> {
+        self.nodes.keys().min().cloned()
     }
 
     /// A node that others can still bind to is not used, adopted ones included: a pod of theirs would run unpaid-for beside

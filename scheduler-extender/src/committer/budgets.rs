@@ -84,8 +84,14 @@ impl Committer {
                 self.budgets.0.insert(name.clone(), known);
             }
         }
-        // A specification that does not compile leaves the last one in force.
-        let Ok(budget) = compiled else { return };
+        // A specification that does not compile leaves the last one in force; without one, nothing may be spent of it.
+        let Ok(budget) = compiled else {
+            if object.spec.when_exceeded == api::WhenExceeded::DedicatedOnly {
+                self.ledger.set_unusable(&name, compile::scope(object));
+                self.reconsider();
+            }
+            return;
+        };
         // The object is new, or usable for the first time.
         let is_new = self.ledger.books().account(&name).is_none();
         self.ledger.set_budget(budget);

@@ -56,6 +56,16 @@ pub(super) struct Blocked {
     pub(super) until: Option<Timestamp>,
 }
 
+// === impl Class ===
+
+impl Class {
+    /// Whether its policy may send pods to serverless that a dedicated node has room for. Such a policy depends on prices and
+    /// quotas at any time.
+    pub(super) fn prefers_to_burst(&self) -> bool {
+        self.policy.serverless_first() || self.policy.dedicated().is_some_and(|tier| tier.vcpu.max(tier.gib) > policy::Rate::FREE)
+    }
+}
+
 // === impl Lines ===
 
 impl Lines {
@@ -186,9 +196,7 @@ impl Committer {
         for class in self.lines.classes.values_mut() {
             let room = self.dedicated.room(class.fit);
             let due = class.look_again.is_some_and(|moment| moment <= now);
-            // A policy that weighs serverless against the node itself depends on prices and quotas, too.
-            let choosy = class.policy.serverless_first()
-                || class.policy.dedicated().is_some_and(|tier| tier.vcpu.max(tier.gib) > policy::Rate::FREE);
+            let choosy = class.prefers_to_burst();
             let stale = choosy && class.blocked.as_ref().is_none_or(|blocked| blocked.epoch != epoch);
             if !(class.dirty || due || room != class.room || stale) {
                 continue;

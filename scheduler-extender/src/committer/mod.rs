@@ -23,12 +23,13 @@ mod pods;
 mod settle;
 mod state;
 mod status;
+mod waking;
 mod wave;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ use lines::Lines;
 use notes::Notes;
 use pods::PodRecord;
 use status::Statuses;
+use waking::Waking;
 use wave::Wave;
 
 /// Something that happened.
@@ -194,6 +196,12 @@ pub enum Intent {
     },
     /// Tell the people who look at the pod.
     Note(Note),
+    /// Touch this Node: pods that the extender has refused are looked at again by kube-scheduler only when something happens in
+    /// the cluster.
+    Wake {
+        /// Name of a virtual node's Node.
+        node: Arc<str>,
+    },
 }
 
 /// The Binding of one pod.
@@ -291,6 +299,8 @@ pub struct Committer {
 
     policies: BTreeMap<Arc<str>, PolicyObject>,
     compiled: Arc<Policies>,
+    /// Policies that only age or name keep apart: the one that decides, and the other. Forgotten when any policy changes.
+    conflicts: BTreeSet<(Arc<str>, Arc<str>)>,
     namespaces: Arc<Namespaces>,
     services: Arc<LocalServices>,
 
@@ -304,6 +314,7 @@ pub struct Committer {
     unplaced: HashMap<Arc<str>, Vec<Arc<str>>, foldhash::fast::RandomState>,
     lines: Lines,
     wave: Wave,
+    waking: Waking,
     notes: Notes,
     statuses: Statuses,
     next_arrival: u64,
@@ -341,6 +352,7 @@ impl Committer {
             extender_asked: false,
             policies: BTreeMap::new(),
             compiled: Arc::default(),
+            conflicts: BTreeSet::new(),
             namespaces: Arc::default(),
             services: Arc::default(),
             dedicated: DedicatedNodes::default(),
@@ -352,6 +364,7 @@ impl Committer {
             unplaced: HashMap::default(),
             lines: Lines::default(),
             wave,
+            waking: Waking::default(),
             notes: Notes::default(),
             statuses: Statuses::default(),
             next_arrival: 0,
@@ -414,6 +427,11 @@ impl Committer {
         self.weigh_lines(now);
     }
 
+    /// How many pods have been decided on since this was last asked.
+    pub fn take_decided(&mut self) -> u32 {
+        self.wave.take_decided()
+    }
+
     /// When [`Committer::step`] should be called again even if no event comes.
     pub fn next_wake(&self, now: Timestamp) -> Timestamp {
         let tick = self.last_tick + self.settings.tick;
@@ -472,6 +490,7 @@ impl Committer {
         self.roll_periods(now);
         self.accrue(now);
         self.ask_again(now);
+        self.wake(now);
         self.write_statuses(now);
         self.publish_gauges(now);
     }

@@ -54,6 +54,7 @@ impl Notes {
             | Reason::NoBackend
             | Reason::UnknownVirtualNode => ("BackendInfeasible", true),
             Reason::BudgetExceeded(_) => ("BudgetExceeded", true),
+            Reason::BudgetUnusable(_) => ("BudgetUnusable", true),
             Reason::Closed(_) => ("BackendClosed", true),
             Reason::QuotaExhausted | Reason::VirtualNodeLimit | Reason::TierLimit => ("LimitReached", true),
             Reason::Held => ("PolicyHeld", false),

@@ -45,8 +45,8 @@ pub(super) struct Waiting {
     pub(super) failures: u32,
     /// Reserved and waiting for its turn.
     pub(super) planned: Option<Planned>,
-    /// Decided in audit mode: recorded once, never sent.
-    pub(super) audited: bool,
+    /// Decided in audit mode, at this price: recorded once, never sent.
+    pub(super) audited: Option<Money>,
     /// Counted as held by a budget: once, however often it is looked at.
     pub(super) held_by_budget: bool,
 }
@@ -131,8 +131,7 @@ impl Committer {
             None => {}
         }
         let Some((class, version)) = self.classify(key, pod) else {
-            self.forget_waiting(&key.uid);
-            self.pods.remove(&key.uid);
+            self.leave_waiting(&key.uid);
             return;
         };
         let before = match self.pods.get(&key.uid) {
@@ -169,6 +168,9 @@ impl Committer {
             self.metrics.match_condition_error(policy);
         }
         let compiled = selection.policy?;
+        if let Some(rival) = self.compiled.rival(&self.namespaces, pod, &labels, &compiled) {
+            self.conflicts.insert((compiled.policy.name.clone(), rival));
+        }
         let mut view = match workload::workload(pod) {
             Ok(view) => view,
             Err(invalid) => {
@@ -208,7 +210,7 @@ impl Committer {
             not_before: None,
             failures: 0,
             planned: None,
-            audited: false,
+            audited: None,
             held_by_budget: false,
         }
     }
@@ -316,6 +318,7 @@ impl Committer {
 
     /// Takes a pod out of its line and gives back what was reserved for it. Returns what it was waiting as.
     pub(super) fn leave_waiting(&mut self, uid: &Arc<str>) -> Option<Waiting> {
+        self.wave.unrefuse(uid);
         match self.pods.get(uid)?.phase {
             Phase::Waiting(_) => {
                 let waiting = self.waiting(uid).cloned();

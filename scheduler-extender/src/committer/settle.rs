@@ -33,6 +33,7 @@ impl Committer {
             self.wave.landed(flight.answer.is_some());
             self.wave.unclear.remove(&key.uid);
             self.wave.unpromise(&key.uid);
+            self.wave.unrefuse(&key.uid);
             self.lines.leave(flight.waiting.class, &mut self.dedicated);
             self.ledger.commit(&key.uid);
             avoided = flight.planned.avoided;

@@ -25,6 +25,8 @@ pub struct Published {
     pub services: Arc<LocalServices>,
     /// Pods that are about to be bound to a virtual node by choice, whatever dedicated nodes have to offer meanwhile.
     pub promised: Arc<Uids>,
+    /// Pods that Spillway has tried to bind and may not: they are not kept from dedicated nodes.
+    pub unbindable: Arc<Uids>,
     /// How full the dedicated nodes are.
     pub packing: Packing,
     /// Virtual nodes with what is in use of them.
@@ -52,6 +54,7 @@ impl Committer {
             namespaces: self.namespaces.clone(),
             services: self.services.clone(),
             promised: self.wave.promised(),
+            unbindable: self.wave.unbindable(),
             packing: self.dedicated.packing(),
             backends: self.backends.clone(),
             books: self.ledger.books().clone(),

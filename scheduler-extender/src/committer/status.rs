@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use policy::burst_policy::Mode;
 use policy::{Money, Rate, Timestamp};
 use serde_json::json;
 
@@ -74,14 +75,22 @@ impl Committer {
 
     fn policy_statuses(&self) -> Vec<Wanted> {
         let mut counts: BTreeMap<Arc<str>, (i64, i64)> = BTreeMap::new();
+        let mut audited: BTreeMap<Arc<str>, (i64, Money)> = BTreeMap::new();
         for (_, class) in self.lines.iter() {
             counts.entry(class.policy.name.clone()).or_default().0 += i64::try_from(class.line.len()).unwrap_or(i64::MAX);
         }
         for record in self.pods.values() {
-            if let Phase::Burst(burst) = &record.phase
-                && burst.finished.is_none()
-            {
-                counts.entry(burst.record.policy.clone()).or_default().1 += 1;
+            match &record.phase {
+                Phase::Burst(burst) if burst.finished.is_none() => {
+                    counts.entry(burst.record.policy.clone()).or_default().1 += 1;
+                }
+                Phase::Waiting(waiting) => {
+                    if let Some((cost, policy)) = waiting.audited.zip(self.lines.policy(waiting.class)) {
+                        let (pods, sum) = audited.entry(policy.name.clone()).or_default();
+                        (*pods, *sum) = (*pods + 1, sum.saturating_add(cost));
+                    }
+                }
+                Phase::Burst(_) | Phase::Binding(_) | Phase::Dedicated(_) => {}
             }
         }
         let statuses = self.policies.iter().map(|(name, object)| {
@@ -106,11 +115,27 @@ impl Committer {
                 )
             };
             let (waiting, burst) = counts.get(name).copied().unwrap_or_default();
-            let status =
-                json!({"pods": {"waiting": waiting, "dedicated": 0, "burst": burst}, "currency": self.settings.currency});
-            (StatusKind::Policy, name.clone(), object.generation, vec![ready, resolved], status)
+            let mut status = json!({"pods": {"waiting": waiting, "burst": burst}, "currency": self.settings.currency});
+            if object.compiled.as_ref().is_some_and(|compiled| compiled.policy.mode == Mode::Audit) {
+                let (pods, cost) = audited.get(name).copied().unwrap_or_default();
+                status["audit"] = json!({"pods": pods, "cost": cost.to_string()});
+            }
+            (StatusKind::Policy, name.clone(), object.generation, vec![ready, resolved, self.conflicting(name)], status)
         });
         statuses.collect()
+    }
+
+    fn conflicting(&self, name: &Arc<str>) -> (&'static str, bool, &'static str, String) {
+        match self.conflicts.iter().find(|(winner, loser)| winner == name || loser == name) {
+            Some((winner, loser)) => {
+                let other = if winner == name { loser } else { winner };
+                let message = format!(
+                    "spec.weight: {other} has the same weight and selects some of the same pods; {winner} decides about these, being older or first by name"
+                );
+                ("Conflicting", true, "SameWeight", message)
+            }
+            None => ("Conflicting", false, "NoConflict", "no pod is selected by another policy of the same weight".to_owned()),
+        }
     }
 
     fn virtual_node_statuses(&self) -> Vec<Wanted> {

@@ -24,6 +24,8 @@ struct Cluster {
     version: u64,
     budgets: BTreeMap<Arc<str>, api::BurstBudgetStatus>,
     budget_version: Option<String>,
+    statuses: BTreeMap<(StatusKind, Arc<str>), Value>,
+    woken: u32,
     notes: Vec<Note>,
     bound: Vec<Binding>,
     /// Bindings whose answer is up to the test.
@@ -58,6 +60,8 @@ impl Cluster {
             version: 0,
             budgets: BTreeMap::new(),
             budget_version: None,
+            statuses: BTreeMap::new(),
+            woken: 0,
             notes: vec![],
             bound: vec![],
             held: vec![],
@@ -165,7 +169,11 @@ impl Cluster {
                 self.tell(Event::Patched { uid: pod.uid, done: true });
             }
             Intent::ListPending => self.tell(Event::PendingListed),
-            Intent::Read { .. } | Intent::WriteStatus { .. } => {}
+            Intent::WriteStatus { kind, name, status } => {
+                self.statuses.insert((kind, name), status);
+            }
+            Intent::Wake { .. } => self.woken += 1,
+            Intent::Read { .. } => {}
         }
     }
 
@@ -181,6 +189,15 @@ impl Cluster {
 
     fn bound_names(&self) -> Vec<&str> {
         self.bound.iter().map(|binding| &*binding.pod.name).collect()
+    }
+
+    /// A condition of a policy: status, reason, message.
+    fn condition(&self, policy: &str, kind: &str) -> (String, String, String) {
+        let status = &self.statuses[&(StatusKind::Policy, Arc::from(policy))];
+        let conditions = status["conditions"].as_array().expect("conditions");
+        let condition = conditions.iter().find(|condition| condition["type"] == kind).expect("the condition");
+        let text = |field: &str| condition[field].as_str().expect("text").to_owned();
+        (text("status"), text("reason"), text("message"))
     }
 
     fn balance(&self) -> policy::ledger::Balance {

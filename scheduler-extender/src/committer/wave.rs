@@ -41,8 +41,12 @@ pub(super) struct Wave {
     pub(super) unmended: BTreeMap<Arc<str>, Timestamp>,
     /// Pods that are about to burst although a dedicated node may have room for them.
     promised: Arc<Uids>,
+    /// Pods whose Binding the API server has refused, for good as far as anybody knows: they are not kept from dedicated nodes.
+    unbindable: Arc<Uids>,
     /// More could be taken than one step takes.
     more: bool,
+    /// Pods that were decided on since somebody asked.
+    decided: u32,
 }
 
 // === impl Wave ===
@@ -63,7 +67,9 @@ impl Wave {
             patching: 0,
             unmended: BTreeMap::new(),
             promised: Arc::default(),
+            unbindable: Arc::default(),
             more: false,
+            decided: 0,
         }
     }
 
@@ -89,6 +95,26 @@ impl Wave {
         if self.promised.contains(uid) {
             Arc::make_mut(&mut self.promised).remove(uid);
         }
+    }
+
+    /// The pods that Spillway may not bind.
+    pub(super) fn unbindable(&self) -> Arc<Uids> {
+        self.unbindable.clone()
+    }
+
+    pub(super) fn refuse(&mut self, uid: &Arc<str>) {
+        Arc::make_mut(&mut self.unbindable).insert(uid.clone());
+    }
+
+    /// The pod is bound or gone.
+    pub(super) fn unrefuse(&mut self, uid: &Arc<str>) {
+        if self.unbindable.contains(uid) {
+            Arc::make_mut(&mut self.unbindable).remove(uid);
+        }
+    }
+
+    pub(super) fn take_decided(&mut self) -> u32 {
+        std::mem::take(&mut self.decided)
     }
 
     pub(super) fn queued(&self) -> usize {
@@ -207,10 +233,14 @@ impl Committer {
         let Some(uid) = class.uids.get(&arrival).cloned() else { return false };
         let (policy, workload) = (class.policy.clone(), class.workload.clone());
         let room = if class.evidence == Evidence::Refused { Room::Some } else { Room::NoneSince(since) };
-        if self.waiting(&uid).is_none_or(|waiting| waiting.audited || waiting.not_before.is_some_and(|moment| moment > now)) {
+        if self
+            .waiting(&uid)
+            .is_none_or(|waiting| waiting.audited.is_some() || waiting.not_before.is_some_and(|moment| moment > now))
+        {
             return false;
         }
         let decision = self.decide(&policy, &workload, room, now);
+        self.wave.decided = self.wave.decided.saturating_add(1);
         match decision.outcome {
             Outcome::Burst(placement) => self.take(&uid, &policy, &workload, &placement, &decision.explanation, now),
             Outcome::Wait(until) => {
@@ -246,7 +276,7 @@ impl Committer {
         if policy.mode == Mode::Audit {
             self.notes.audited(&key, placement, &self.settings.currency, &mut self.intents);
             if let Some(waiting) = self.waiting_mut(uid) {
-                waiting.audited = true;
+                waiting.audited = Some(placement.quote.bill);
             }
             return false;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use policy::ledger::{Budget, WhenExceeded};
+use policy::ledger::{Budget, Scope, WhenExceeded};
 use policy::{Money, Timestamp};
 
 use super::{label_selector, name, window};
@@ -22,17 +22,10 @@ fn budget_spec(object: &api::BurstBudget, installed: &str, now: Timestamp) -> Re
         .filter(|limit| *limit >= Money::ZERO)
         .ok_or_else(|| Invalid::new("amount", amount, "must be a decimal number such as 12.50, zero or more"))?;
     let (start, end) = window(*period, time_zone, now).map_err(|invalid| Invalid { field: "timeZone".to_owned(), ..invalid })?;
-    let (namespace_selector, policies) = match scope {
-        Some(api::BudgetScope { namespace_selector, policies }) => {
-            let selector = namespace_selector.as_ref().map(label_selector).transpose();
-            (selector.map_err(|invalid| invalid.within("scope.namespaceSelector"))?, policies.as_deref().unwrap_or_default())
-        }
-        None => (None, [].as_slice()),
-    };
+    let scope = compile_scope(scope.as_ref()).map_err(|invalid| invalid.within("scope"))?;
     Ok(Budget {
         name: name(&object.metadata),
-        namespace_selector,
-        policies: policies.iter().map(|policy| Arc::from(policy.as_str())).collect(),
+        scope,
         limit,
         when_exceeded: match when_exceeded {
             api::WhenExceeded::DedicatedOnly => WhenExceeded::DedicatedOnly,
@@ -40,5 +33,19 @@ fn budget_spec(object: &api::BurstBudget, installed: &str, now: Timestamp) -> Re
         },
         start,
         end,
+    })
+}
+
+/// What a budget covers that does not compile: what its scope says where that can be read, else everything.
+pub fn scope(object: &api::BurstBudget) -> Scope {
+    compile_scope(object.spec.scope.as_ref()).unwrap_or_default()
+}
+
+fn compile_scope(scope: Option<&api::BudgetScope>) -> Result<Scope, Invalid> {
+    let Some(api::BudgetScope { namespace_selector, policies }) = scope else { return Ok(Scope::default()) };
+    let selector = namespace_selector.as_ref().map(label_selector).transpose();
+    Ok(Scope {
+        namespace_selector: selector.map_err(|invalid| invalid.within("namespaceSelector"))?,
+        policies: policies.iter().flatten().map(|policy| Arc::from(policy.as_str())).collect(),
     })
 }

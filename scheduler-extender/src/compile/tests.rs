@@ -270,6 +270,11 @@ fn virtual_nodes_that_make_no_sense_are_refused() {
             "spec.capabilities[0].rule: \"arm64\" is not allowed: must be the label of a rule, such as gpu or startupProbe",
         ),
         (
+            "startupProbe",
+            "hostNetwork",
+            "spec.capabilities[0].rule: \"hostNetwork\" is not allowed: cannot be overridden: such pods belong to their cluster, and no backend runs them",
+        ),
+        (
             "capacityType: Spot",
             "spotInterruptionsPerHour: '0.1'",
             "spec.spotInterruptionsPerHour: \"0.1\" is not allowed: is only for capacityType Spot",
@@ -307,10 +312,10 @@ fn a_budget_compiles() {
     assert_eq!((&*budget.name, budget.limit), ("nightly", "12.50".parse::<Money>().unwrap()));
     assert_eq!((budget.start, budget.end), window(api::BudgetPeriod::Day, "Europe/Berlin", NOW).unwrap());
     let media: Labels = [("team", "media")].into_iter().collect();
-    assert!(budget.covers("images", &media));
-    assert!(!budget.covers("other", &media) && !budget.covers("images", &Labels::default()));
+    assert!(budget.scope.covers("images", &media));
+    assert!(!budget.scope.covers("other", &media) && !budget.scope.covers("images", &Labels::default()));
     let everything: BurstBudget = BurstBudget { spec: api::BurstBudgetSpec { scope: None, ..object.spec }, ..object };
-    assert!(burst_budget(&everything, "USD", NOW).unwrap().covers("other", &Labels::default()));
+    assert!(burst_budget(&everything, "USD", NOW).unwrap().scope.covers("other", &Labels::default()));
 }
 
 #[test]

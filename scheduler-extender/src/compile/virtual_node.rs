@@ -167,6 +167,9 @@ fn capabilities(overrides: &[api::CapabilityOverride]) -> Result<Vec<(Feature, b
         let refuse = |allowed: &str| Invalid::new(format!("capabilities[{index}].rule"), rule, allowed);
         let known = Feature::ALL.into_iter().find(|feature| feature.label() == rule);
         let feature = known.ok_or_else(|| refuse("must be the label of a rule, such as gpu or startupProbe"))?;
+        if policy::capability::binds_to_cluster(feature) {
+            return Err(refuse("cannot be overridden: such pods belong to their cluster, and no backend runs them"));
+        }
         if capabilities.iter().any(|(before, _)| *before == feature) {
             return Err(refuse("must be unique in the list"));
         }

@@ -280,6 +280,8 @@ impl Driver {
                 (Request::RoundTrip, Awaited::Budget { name, version: resource_version, status })
             }
             Intent::WriteStatus { kind, name, status } => (Request::RoundTrip, Awaited::Status { kind, name, status }),
+            // The simulated kube-scheduler looks at every pod again by itself.
+            Intent::Wake { .. } => (Request::RoundTrip, Awaited::Nothing),
             Intent::Note(note) => (Request::Record(recorded(note, self.simulation.now())), Awaited::Nothing),
         };
         let ticket = self.simulation.submit(request);

@@ -70,8 +70,9 @@ impl Answers for SnapshotAnswers {
         }
         let Some((policy, workload)) = selected(&published, view)? else { return Ok(candidates.pass_all()) };
         let decision = decide(&published.snapshot(), &policy, &workload, Room::Some, (self.clock)());
+        let may_burst = policy.mode == Mode::Enforce && !published.unbindable.contains(view.uid.as_str());
         // Waiting, while a node is on offer, is for the moment until the budget's authorization is written.
-        if decision.outcome != Outcome::Dedicated && policy.mode == Mode::Enforce {
+        if decision.outcome != Outcome::Dedicated && may_burst {
             return Ok(candidates.refuse_all(Refusal::Unresolvable(BURSTS)));
         }
         Ok(pack(&published, &policy, &workload, candidates))

@@ -12,7 +12,7 @@ mod writes;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use policy::Timestamp;
@@ -76,9 +76,10 @@ pub async fn run(
     let guarding = guarding::keep(client.clone(), settings.await_guards, handle.clone(), events.clone());
     let writer = Writer::new(client, events);
     let tick = settings.tick;
-    let committer = Committer::new(settings, metrics);
+    let committer = Committer::new(settings, metrics.clone());
     tokio::pin!(shutdown);
-    let mut driver = Driver { committer, queue, writer, handle, tick, published_at: Timestamp::EPOCH, unpublished: true };
+    let mut driver =
+        Driver { committer, metrics, queue, writer, handle, tick, published_at: Timestamp::EPOCH, unpublished: true };
     tokio::pin!(watches);
     tokio::select! {
         () = driver.drive(|_| false) => anyhow::bail!("the event queue closed while the committer was running"),
@@ -99,6 +100,7 @@ pub async fn run(
 /// The committer, what feeds it, and what carries out its intents.
 struct Driver {
     committer: Committer,
+    metrics: Arc<Metrics>,
     queue: mpsc::Receiver<Event>,
     writer: Writer,
     handle: Handle,
@@ -134,7 +136,13 @@ impl Driver {
         if self.handle.extender_asked.load(Ordering::Relaxed) {
             self.committer.handle(Event::ExtenderAsked, moment);
         }
-        for intent in self.committer.step(moment) {
+        let started = Instant::now();
+        let intents = self.committer.step(moment);
+        let (took, decided) = (started.elapsed(), self.committer.take_decided());
+        for _ in 0..decided {
+            self.metrics.chose(took / decided);
+        }
+        for intent in intents {
             self.writer.carry_out(intent);
         }
         if self.unpublished && moment.since(self.published_at) >= PUBLISH {

@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::api;
+use crate::api::{self, names};
 use crate::committer::{Binding, BindingAnswer, Event, Intent, Note, PodKey, StatusKind};
 
 /// An answer later than this is as good as lost: the pod is read instead.
@@ -84,6 +84,7 @@ impl Writer {
                 }
                 Intent::WriteStatus { kind, name, status } => writer.write_status(kind, name, &status).await,
                 Intent::Note(note) => writer.note(note).await,
+                Intent::Wake { node } => writer.wake(&node).await,
             }
         });
     }
@@ -211,6 +212,15 @@ impl Writer {
                 tracing::warn!(?kind, name = &*name, %error, "status not written; it is tried again");
                 self.tell(Event::StatusNotWritten { kind, name }).await;
             }
+        }
+    }
+
+    /// Any change of a Node wakes kube-scheduler.
+    async fn wake(&self, node: &str) {
+        let patch = json!({"metadata": {"annotations": {names::WOKEN_AT_ANNOTATION: jiff::Timestamp::now().to_string()}}});
+        let path = format!("/api/v1/nodes/{node}?fieldManager={NAME}");
+        if let Answer::Status(code, message) = self.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await {
+            tracing::warn!(node, code, message, "kube-scheduler could not be woken; it is tried again");
         }
     }
 

@@ -48,6 +48,12 @@ fn a_budget_that_never_was_usable_says_why_and_keeps_the_books_of_its_predecesso
     assert_eq!((&*ready.status, &*ready.reason), ("False", "Invalid"));
     assert!(ready.message.starts_with("spec.currency: \"EUR\" is not allowed"), "{}", ready.message);
     assert_eq!(status.spent.as_deref(), Some("2"), "the rest stays as it was");
+    cluster.pod("early", Cluster::unschedulable());
+    cluster.settle();
+    assert!(cluster.bound.is_empty(), "nobody knows what it would have allowed");
+    let told: Vec<_> = cluster.notes.iter().map(|note| (note.reason, &*note.text)).collect();
+    assert_eq!(told, [("BudgetUnusable", "does not burst: the budget cap is not usable (its condition Ready says why)")]);
+    cluster.tell(Event::PodGone { uid: Arc::from("uid-early") });
 
     cluster.budget("3");
     for name in ["a", "b"] {
@@ -69,4 +75,48 @@ fn a_status_that_was_not_written_is_written_again() {
     assert_eq!(written(&mut cluster), 0);
     cluster.tell(Event::StatusNotWritten { kind: StatusKind::Policy, name: Arc::from("p") });
     assert_eq!(written(&mut cluster), 1);
+}
+
+#[test]
+fn policies_that_only_age_keeps_apart_are_told_so() {
+    let mut cluster = synced(0, dedicated_first());
+    let mut younger = dedicated_first();
+    merge(&mut younger, json!({"metadata": {"name": "q", "creationTimestamp": "2026-02-01T00:00:00Z"}}));
+    cluster.policy(younger.clone());
+    cluster.wait(1);
+    assert_eq!(cluster.condition("p", "Conflicting").1, "NoConflict", "no pod is selected by both so far");
+    cluster.pod("a", json!({}));
+    cluster.wait(1);
+    for (policy, other) in [("p", "q"), ("q", "p")] {
+        let (status, reason, message) = cluster.condition(policy, "Conflicting");
+        assert_eq!((&*status, &*reason), ("True", "SameWeight"));
+        let expected = format!(
+            "spec.weight: {other} has the same weight and selects some of the same pods; p decides about these, being older or first by name"
+        );
+        assert_eq!(message, expected);
+    }
+    let record = crate::record::Record::parse(&cluster.bound[0].decision).expect("our own record");
+    assert_eq!(&*record.policy, "p");
+    merge(&mut younger, json!({"metadata": {"generation": 2}, "spec": {"weight": 200}}));
+    cluster.policy(younger);
+    cluster.pod("b", json!({}));
+    cluster.wait(1);
+    assert_eq!(cluster.condition("p", "Conflicting").1, "NoConflict");
+}
+
+#[test]
+fn audit_says_what_would_have_been_spent() {
+    let mut audit = dedicated_first();
+    audit["spec"]["mode"] = json!("Audit");
+    let mut cluster = synced(0, audit);
+    for name in ["a", "b"] {
+        cluster.pod(name, json!({}));
+    }
+    cluster.wait(1);
+    cluster.wait(1);
+    assert!(cluster.bound.is_empty());
+    let status = &cluster.statuses[&(StatusKind::Policy, Arc::from("p"))];
+    assert_eq!(status["audit"], json!({"pods": 2, "cost": "2.00"}));
+    let told: Vec<_> = cluster.notes.iter().map(|note| (note.reason, &*note.text)).collect();
+    assert_eq!(told, [("BurstAudited", "would burst to cloud for 1.00 USD (policy in mode Audit)"); 2]);
 }

@@ -67,3 +67,44 @@ fn a_refused_binding_keeps_nobody_from_the_dedicated_nodes() {
     cluster.settle();
     assert!(cluster.committer.published().promised.is_empty());
 }
+
+fn marked() -> Value {
+    let container = json!({"name": "c", "image": "i", "resources":
+        {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"spillway.dev/burst": "0"}}});
+    let mut pod = Cluster::unschedulable();
+    merge(&mut pod, json!({"spec": {"containers": [container]}}));
+    pod
+}
+
+#[test]
+fn a_pod_that_may_not_be_bound_is_published_and_its_scheduler_woken_ever_more_rarely() {
+    let mut cluster = synced(10, serverless_first());
+    cluster.answer = Some(BindingAnswer::Refused);
+    cluster.pod("a", marked());
+    cluster.settle();
+    let published = cluster.committer.published();
+    assert!(published.unbindable.contains("uid-a") && published.promised.is_empty());
+    for _ in 0..60 {
+        cluster.wait(1);
+    }
+    assert!((4..=6).contains(&cluster.woken), "{} times in a minute", cluster.woken);
+    cluster.pod("a", json!({"spec": {"nodeName": "dedicated-0"}}));
+    assert!(cluster.committer.published().unbindable.is_empty());
+    let woken = cluster.woken;
+    for _ in 0..600 {
+        cluster.wait(1);
+    }
+    assert_eq!(cluster.woken, woken);
+}
+
+#[test]
+fn a_pod_that_was_refused_for_money_that_is_gone_does_not_wait_beside_a_free_node() {
+    let mut cluster = synced(10, serverless_first());
+    cluster.budget("0.5");
+    cluster.pod("a", marked());
+    for _ in 0..4 {
+        cluster.wait(1);
+    }
+    assert!(cluster.bound.is_empty());
+    assert!(cluster.woken > 0, "the extender would not refuse it again");
+}
