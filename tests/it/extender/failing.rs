@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
+use kube::Api;
+use kube::api::PostParams;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use world::control_plane::{DedicatedNodes, wait_until};
+use world::control_plane::{DedicatedNodes, place_of, wait_until};
 
 use super::serverless_first;
 use crate::scenario::{Extender, PATIENCE, Scenario, dedicated_first, marked};
@@ -66,6 +69,43 @@ async fn dedicated_nodes_go_on_filling_while_the_extender_errs_is_gone_or_hangs(
     scenario.start().await;
     scenario.job("again", 1, "1", json!({})).await;
     scenario.all_bound("again", 1).await;
+}
+
+#[tokio::test]
+async fn rights_that_are_lost_keep_nobody_from_dedicated_nodes() {
+    let scenario = Scenario::new(Extender::Configured).await;
+    scenario.dedicated(1, "8").await;
+    scenario.virtual_node("virtual-0", "0.04").await;
+    scenario.policy("first", "first", serverless_first(&["virtual-0"]), json!({})).await;
+    scenario.start().await;
+    scenario.pod("before", "first", "1", marked("1")).await;
+    assert_eq!(place_of(&scenario.bound("before").await), Some("virtual-0"));
+
+    // The guard refuses Spillway's Bindings from now on. Nothing else happens in this cluster that would wake kube-scheduler.
+    let roles: Api<ClusterRole> = Api::all(scenario.client.clone());
+    let mut role = roles.get("spillway").await.expect("deploy/rbac.yaml");
+    let bind = |rule: &PolicyRule| rule.verbs.iter().any(|verb| verb == "bind");
+    let rules = role.rules.clone();
+    role.rules = rules.iter().flatten().filter(|rule| !bind(rule)).cloned().collect::<Vec<_>>().into();
+    let mut role = roles.replace("spillway", &PostParams::default(), &role).await.expect("a role");
+    scenario.pod("during", "first", "1", marked("1")).await;
+    assert_eq!(
+        scenario.event("during", "BindingRefused").await,
+        "the API server refuses Spillway's Binding; its log has the answer"
+    );
+    assert_eq!(place_of(&scenario.bound("during").await), Some("dedicated-0"));
+
+    role.rules = rules;
+    roles.replace("spillway", &PostParams::default(), &role).await.expect("a role");
+    wait_until("Spillway binds again", PATIENCE, async || {
+        let name = format!("after-{}", scenario.places("first").await.counts().0);
+        scenario.pod(&name, "first", "1", marked("1")).await;
+        let place = scenario.bound(&name).await;
+        anyhow::ensure!(place_of(&place) == Some("virtual-0"), "{:?}", place_of(&place));
+        Ok(())
+    })
+    .await
+    .expect("rights that are back");
 }
 
 /// A server that answers 500.

@@ -128,11 +128,15 @@ async fn assert_bad_budgets(scenario: &Scenario) {
     let message = scenario.object_condition("BurstBudget", "foreign", "Ready", "False", "Invalid").await;
     assert!(message.starts_with("spec.currency: \"EUR\" is not allowed"), "{message}");
 
-    // Beside it a good one holds.
+    // Nobody knows what it would allow, so it allows nothing. When it is gone, the good one holds.
     let good = json!({"amount": "0.10", "currency": "USD", "period": "Month", "scope": scope});
     scenario.apply(budget("cap", good)).await.expect("a budget");
     scenario.object_condition("BurstBudget", "cap", "Ready", "True", "Accepted").await;
     scenario.policy("capped", "capped", dedicated_first(&["dear"]), json!({})).await;
     scenario.job("capped", 20, "1", json!({})).await;
+    scenario.settled("capped", (0, 0, 20)).await;
+    let texts = scenario.events_of("capped-", "BudgetUnusable").await;
+    assert_eq!(texts, ["does not burst: the budget foreign is not usable (its condition Ready says why)"]);
+    scenario.delete("BurstBudget", "foreign").await;
     scenario.settled("capped", (0, 2, 18)).await;
 }
