@@ -61,6 +61,8 @@ pub enum Operation {
     Logs,
     /// Run a command in a container.
     Exec,
+    /// Measure what containers use.
+    Stats,
 }
 
 // === impl Error ===
@@ -135,6 +137,7 @@ impl fmt::Display for Operation {
             Operation::Delete => "delete",
             Operation::Logs => "logs",
             Operation::Exec => "exec",
+            Operation::Stats => "stats",
         })
     }
 }

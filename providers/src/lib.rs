@@ -6,9 +6,17 @@
 
 mod error;
 pub mod memory;
+mod pod;
 mod provider;
 mod remote;
 
 pub use error::{Error, ErrorKind, Operation};
-pub use provider::{Health, LogQuery, Observation, PodRequest, Provider};
-pub use remote::{ContainerRequest, Exit, PodUid, RemoteId, RemotePhase, RemotePod};
+pub use pod::{
+    Architecture, Container, ContainerResources, File, HostAlias, Mount, OperatingSystem, Platform, PodRequest, Port, Probe,
+    ProbeAction, Protocol, RegistryCredential, RestartPolicy, Secret, Security, Value, Variable, Volume, VolumeSource,
+};
+pub use provider::{
+    ContainerStats, ExecInput, ExecOutput, ExecRequest, ExecSession, Health, LogQuery, LogStream, Observation, Ownership,
+    Provider, Stats,
+};
+pub use remote::{ContainerState, Exit, PodUid, RemoteContainer, RemoteId, RemotePhase, RemotePod, StartFailure};

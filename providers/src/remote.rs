@@ -1,9 +1,10 @@
 //! A pod as it exists in a cloud.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use policy::{Resources, Timestamp};
+use policy::{Shape, Timestamp};
 
 /// UID of a Kubernetes pod: the key under which every provider creates, so that a repeated call cannot start it twice.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,21 +13,6 @@ pub struct PodUid(Arc<str>);
 /// The cloud's own name for what it runs: an ECS task's ARN, a container group's name, a Nomad job's ID.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemoteId(Arc<str>);
-
-/// One container to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContainerRequest {
-    /// Name inside the pod.
-    pub name: Arc<str>,
-    /// Image reference.
-    pub image: Arc<str>,
-    /// Replaces the image's entry point, unless empty.
-    pub command: Vec<String>,
-    /// Replaces the image's arguments, unless empty.
-    pub arguments: Vec<String>,
-    /// Environment variables without secrets.
-    pub environment: Vec<(String, String)>,
-}
 
 /// A pod as a cloud reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +26,7 @@ pub struct RemotePod {
     /// Name of that pod.
     pub name: Arc<str>,
     /// The billable shape it occupies.
-    pub shape: Resources,
+    pub shape: Shape,
     /// How far it has come.
     pub phase: RemotePhase,
     /// When the cloud accepted it.
@@ -53,6 +39,51 @@ pub struct RemotePod {
     pub stopped_at: Option<Timestamp>,
     /// How it ended; only with `stopped_at`.
     pub exit: Option<Exit>,
+    /// Its address, once it has one.
+    pub address: Option<IpAddr>,
+    /// Its containers, init containers too, as far as the cloud tells them apart. Clouds' lists are thin: `get` says more.
+    pub containers: Vec<RemoteContainer>,
+}
+
+/// A container as a cloud reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteContainer {
+    /// Name inside the pod.
+    pub name: Arc<str>,
+    /// What it does.
+    pub state: ContainerState,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Whether its readiness is known to have failed or succeeded.
+    pub ready: Option<bool>,
+    /// Digest of the image that runs, where the cloud says it.
+    pub image_digest: Option<Arc<str>>,
+}
+
+/// What a container does; as Kubernetes' `ContainerState`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Not started yet.
+    Waiting {
+        /// Why, in one word, such as `ImagePullBackOff`; empty if nobody knows.
+        reason: String,
+    },
+    /// Runs.
+    Running {
+        /// Since when.
+        started_at: Option<Timestamp>,
+    },
+    /// Has ended.
+    Terminated {
+        /// The exit code.
+        code: i32,
+        /// Why, in one word, such as `Completed`, `Error` or `OOMKilled`.
+        reason: String,
+        /// When it began.
+        started_at: Option<Timestamp>,
+        /// When it ended.
+        finished_at: Option<Timestamp>,
+    },
 }
 
 /// How far a remote pod has come.
@@ -78,13 +109,53 @@ pub enum Exit {
     },
     /// The cloud never got it to run.
     NotStarted {
+        /// What kind of reason it was.
+        cause: StartFailure,
         /// Its reason, as it says it.
+        reason: String,
+    },
+    /// The machine under it failed, or nobody knows any more.
+    Lost {
+        /// What the cloud says.
         reason: String,
     },
     /// The cloud took the machine away (Spot).
     Reclaimed,
     /// We deleted it.
     Deleted,
+}
+
+/// Why a pod was accepted and yet never ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StartFailure {
+    /// The cloud had no room for this shape.
+    NoCapacity,
+    /// The account's quota was used up.
+    QuotaExceeded,
+    /// An image could not be pulled.
+    Image,
+    /// A container could not be started: command, mount, user.
+    Container,
+    /// Network, secrets, logging or roles are not set up for it.
+    Configuration,
+    /// The cloud does not say, or says something new.
+    Unknown,
+}
+
+// === impl StartFailure ===
+
+impl StartFailure {
+    /// Constant name for conditions, events and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            StartFailure::NoCapacity => "NoCapacity",
+            StartFailure::QuotaExceeded => "QuotaExceeded",
+            StartFailure::Image => "Image",
+            StartFailure::Container => "Container",
+            StartFailure::Configuration => "Configuration",
+            StartFailure::Unknown => "Unknown",
+        }
+    }
 }
 
 // === impl PodUid ===

@@ -77,7 +77,14 @@ impl Backend {
         self.answerable(Operation::Observe, now)?;
         let no_capacity = self.faults.iter().any(|window| window.is_active(now) && window.fault == Fault::NoCapacity);
         let health = if no_capacity { Health::Degraded { reason: "no capacity".to_owned() } } else { Health::Healthy };
-        Ok(Observation { at: now, quota: self.settings.quota, usage: self.usage, health, prices: Some(self.settings.prices) })
+        Ok(Observation {
+            at: now,
+            quota: self.settings.quota,
+            usage: self.usage,
+            largest_pod: Limits::default(),
+            health,
+            prices: Some(self.settings.prices),
+        })
     }
 
     /// Accepts a pod. A UID that is known is answered with what is there.
@@ -97,8 +104,8 @@ impl Backend {
         let mut answer_lost = false;
         for window in self.faults.iter().filter(|window| window.is_active(now)) {
             match &window.fault {
-                Fault::FailAfterAcceptance { after, reason } => {
-                    held.end = Some((now + *after, Exit::NotStarted { reason: reason.clone() }));
+                Fault::FailAfterAcceptance { after, cause, reason } => {
+                    held.end = Some((now + *after, Exit::NotStarted { cause: *cause, reason: reason.clone() }));
                 }
                 Fault::LostAnswer => answer_lost = true,
                 Fault::Throttle { .. } | Fault::Outage | Fault::PartialOutage { .. } | Fault::Denied | Fault::NoCapacity => {}
@@ -141,7 +148,7 @@ impl Backend {
         Ok(())
     }
 
-    /// The output of a container: one line for each thing that happened to it.
+    /// The output of a container: one line for each thing that happened to it. Nothing to wait for: it is not followed.
     pub fn logs(&mut self, id: &RemoteId, query: &LogQuery, now: Timestamp) -> Result<Vec<u8>, Error> {
         self.answerable(Operation::Logs, now)?;
         let uid = PodUid::new(id.as_str().strip_prefix(ID_PREFIX).unwrap_or(id.as_str()));
@@ -153,8 +160,14 @@ impl Backend {
         if let Some(Exit::Finished { code }) = pod.exit {
             text.push_str(&format!("{} ended with {code}\n", query.container));
         }
-        let skipped = text.len().saturating_sub(query.bytes_max);
-        Ok(text.into_bytes().split_off(skipped))
+        if let Some(lines) = query.tail_lines {
+            let skipped = text.lines().count().saturating_sub(lines as usize);
+            text = text.lines().skip(skipped).fold(String::new(), |text, line| text + line + "\n");
+        }
+        let most = query.limit_bytes.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+        let mut bytes = text.into_bytes();
+        bytes.truncate(most);
+        Ok(bytes)
     }
 
     /// The containers end by themselves: the world's part, a cloud does not know how long a pod runs. Nothing happens to a pod
@@ -283,13 +296,15 @@ impl Held {
             uid: self.request.uid.clone(),
             namespace: self.request.namespace.clone(),
             name: self.request.name.clone(),
-            shape: self.request.shape.clone(),
+            shape: self.request.shape,
             phase,
             created_at: self.created_at,
             pull_started_at: reached(self.pull_at).then_some(self.pull_at),
             started_at: reached(self.run_at).then_some(self.run_at),
             stopped_at: end.map(|(at, _)| *at),
             exit: end.map(|(_, exit)| exit.clone()),
+            address: None,
+            containers: Vec::new(),
         }
     }
 }

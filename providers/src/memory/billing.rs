@@ -5,12 +5,12 @@
 use std::time::Duration;
 
 use policy::virtual_node::{Prices, Provider};
-use policy::{Money, Resources, millis};
+use policy::{Money, Shape, millis};
 
 const SECOND_MILLIS: i64 = 1000;
 
 /// What `shape` costs for `billed` time: whole seconds, rounded up, at least the minimum.
-pub(super) fn charge(provider: Provider, prices: &Prices, shape: &Resources, billed: Duration) -> Money {
+pub(super) fn charge(provider: Provider, prices: &Prices, shape: &Shape, billed: Duration) -> Money {
     let billed_millis = millis(billed.max(prices.minimum));
     let seconds = billed_millis / SECOND_MILLIS + i64::from(billed_millis % SECOND_MILLIS != 0);
     let time = seconds.saturating_mul(SECOND_MILLIS);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use policy::Timestamp;
 
+use crate::StartFailure;
+
 /// One way in which a cloud misbehaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -27,6 +29,8 @@ pub enum Fault {
     FailAfterAcceptance {
         /// How long after acceptance.
         after: Duration,
+        /// What kind of reason it gives.
+        cause: StartFailure,
         /// What the cloud says about it.
         reason: String,
     },

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use futures::{StreamExt, stream};
 use policy::Timestamp;
 
 use super::Backend;
-use crate::{Error, LogQuery, Observation, PodRequest, PodUid, Provider, RemoteId, RemotePod};
+use crate::{Error, LogQuery, LogStream, Observation, PodRequest, PodUid, Provider, RemoteId, RemotePod};
 
 /// A [`Backend`] as a [`Provider`], with a clock passed in.
 #[derive(Clone)]
@@ -58,7 +59,8 @@ impl Provider for MemoryProvider {
         self.backend().delete(id, self.now())
     }
 
-    async fn logs(&self, id: &RemoteId, query: &LogQuery) -> Result<Vec<u8>, Error> {
-        self.backend().logs(id, query, self.now())
+    async fn logs(&self, id: &RemoteId, query: &LogQuery) -> Result<LogStream, Error> {
+        let output = self.backend().logs(id, query, self.now())?;
+        Ok(stream::iter([Ok(output)]).boxed())
     }
 }

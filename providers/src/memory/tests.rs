@@ -1,11 +1,10 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use policy::virtual_node::{Limits, Prices, Provider as Cloud, Usage};
-use policy::{Money, Resources, Timestamp};
+use policy::{Money, Shape, Timestamp};
 
 use super::*;
-use crate::{ContainerRequest, ErrorKind, Exit, PodRequest, PodUid, Provider, RemotePhase};
+use crate::{Container, ErrorKind, Exit, PodRequest, PodUid, Provider, RemotePhase, StartFailure};
 
 const START: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -25,19 +24,14 @@ fn prices() -> Prices {
 
 fn request(uid: &str) -> PodRequest {
     PodRequest {
-        uid: PodUid::new(uid),
-        namespace: Arc::from("media"),
-        name: Arc::from(uid),
-        shape: Resources::new(1000, 2 << 30),
-        containers: vec![ContainerRequest {
-            name: Arc::from("main"),
-            image: Arc::from("thumbnailer"),
-            command: vec![],
-            arguments: vec![],
-            environment: vec![],
-        }],
+        containers: vec![Container::new("main", "thumbnailer")],
         image_bytes: Some(100 << 20),
+        ..PodRequest::new(PodUid::new(uid), "media", uid, shape(1000, 2 << 30))
     }
+}
+
+fn shape(cpu_millis: i64, memory_bytes: i64) -> Shape {
+    Shape { cpu_millis, memory_bytes, ephemeral_bytes: 0 }
 }
 
 /// Pulls after 10 s, runs after 20 s.
@@ -92,7 +86,7 @@ fn the_minimum_is_billed_once_the_pull_has_begun() {
 fn a_gigabyte_is_what_the_cloud_calls_one() {
     let hour = Duration::from_secs(3600);
     let memory_only = Prices { vcpu: policy::Rate::FREE, ..prices() };
-    let price = |cloud| super::billing::charge(cloud, &memory_only, &Resources::new(1000, 2 << 30), hour).to_string();
+    let price = |cloud| super::billing::charge(cloud, &memory_only, &shape(1000, 2 << 30), hour).to_string();
     assert_eq!(price(Cloud::Fargate), "0.00889");
     // 2 GiB are 2.147483648 GB, billed as 2.148.
     assert_eq!(price(Cloud::Aci), "0.00954786");
@@ -153,11 +147,15 @@ fn faults_do_what_they_say_while_they_last() {
     assert_eq!(cloud.get(&PodUid::new("lost"), second(12)).expect("it was created").created_at, second(11));
 
     cloud.clear_faults();
-    let refused = Fault::FailAfterAcceptance { after: Duration::from_secs(3), reason: "CannotPullContainerError".to_owned() };
+    let refused = Fault::FailAfterAcceptance {
+        after: Duration::from_secs(3),
+        cause: StartFailure::Image,
+        reason: "CannotPullContainerError".to_owned(),
+    };
     cloud.inject(window(refused));
     cloud.create(&request("late"), second(12)).expect("accepted");
     let failed = cloud.get(&PodUid::new("late"), second(15)).expect("known");
-    assert_eq!(failed.exit, Some(Exit::NotStarted { reason: "CannotPullContainerError".to_owned() }));
+    assert_eq!(failed.exit, Some(Exit::NotStarted { cause: StartFailure::Image, reason: "CannotPullContainerError".to_owned() }));
     assert_eq!(cloud.charged(&PodUid::new("late"), second(99)), Money::ZERO);
 
     cloud.clear_faults();
@@ -186,7 +184,7 @@ async fn the_trait_speaks_to_the_same_cloud() {
     let pod = as_trait.create(&request("a")).await.expect("accepted");
     assert_eq!(as_trait.list(10).await.expect("well").len(), 1);
     assert_eq!(as_trait.get(&pod.uid).await.expect("known").phase, RemotePhase::Pending);
-    assert_eq!(kind(as_trait.exec(&pod.id, "main", &[]).await), ErrorKind::Unsupported);
+    assert_eq!(kind(as_trait.stats(&pod.id).await), ErrorKind::Unsupported);
     provider.backend().inject(FaultWindow::from_now_on(Fault::Denied, second(0)));
     let error = as_trait.observe().await.expect_err("denied");
     assert_eq!((error.kind, error.to_string()), (ErrorKind::Denied, "in-memory: observe failed: denied".to_owned()));

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use policy::Timestamp;
 use proptest::prelude::*;
+use providers::StartFailure;
 use providers::memory::{Fault, FaultWindow};
 
 use super::*;
@@ -275,7 +276,11 @@ fn failures_of_a_cloud_reach_the_owner_and_the_work_is_done_elsewhere() {
     let mut simulation = simulation(7);
     simulation.apply(virtual_node());
     let start = simulation.now();
-    let fault = Fault::FailAfterAcceptance { after: Duration::from_secs(5), reason: "CannotPullContainerError".to_owned() };
+    let fault = Fault::FailAfterAcceptance {
+        after: Duration::from_secs(5),
+        cause: StartFailure::Image,
+        reason: "CannotPullContainerError".to_owned(),
+    };
     let window = FaultWindow { fault, from: start, until: start + Duration::from_secs(60) };
     simulation.at(start, Disturbance::BackendFault { node: "cloud".to_owned(), window });
     simulation.apply(job(1, 1, ""));

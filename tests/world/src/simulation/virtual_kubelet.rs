@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use policy::{Money, Resources, Timestamp};
+use policy::{Money, Resources, Shape, Timestamp};
 use providers::memory::{Backend, FaultWindow, Settings};
-use providers::{ContainerRequest, ErrorKind, Exit, PodRequest, PodUid, RemotePhase};
+use providers::{Container, ErrorKind, Exit, PodRequest, PodUid, RemotePhase};
 
 use super::Simulation;
 use super::agenda::{Item, KubeletStep};
@@ -75,7 +75,7 @@ impl Simulation {
         let now = self.now;
         let deadline = self.start_deadline(id);
         let cloud = self.backends.of(node);
-        let request = request(pod, (cloud.shape_of)(pod));
+        let request = request(pod, &(cloud.shape_of)(pod));
         match cloud.backend.create(&request, now) {
             Ok(_) => self.plan_look(id, &request.uid, node),
             Err(error) => {
@@ -120,9 +120,10 @@ impl Simulation {
                 }
             }
             (RemotePhase::Stopped, Some(Exit::Finished { code })) => self.end_containers(id, *code, None),
-            (RemotePhase::Stopped, Some(Exit::NotStarted { reason })) => {
+            (RemotePhase::Stopped, Some(Exit::NotStarted { reason, .. })) => {
                 self.end_containers(id, 1, Some(("ProviderFailed", reason)));
             }
+            (RemotePhase::Stopped, Some(Exit::Lost { reason })) => self.end_containers(id, 137, Some(("NodeLost", reason))),
             (RemotePhase::Stopped, Some(Exit::Reclaimed)) => {
                 self.end_containers(id, 137, Some(("SpotReclaimed", "the cloud took the machine back")));
             }
@@ -166,26 +167,18 @@ fn uid(pod: &Pod) -> PodUid {
     PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default())
 }
 
-fn request(pod: &Pod, shape: Resources) -> PodRequest {
-    let text = |text: &Option<String>| Arc::from(text.as_deref().unwrap_or_default());
-    let container = |container: &k8s_openapi::api::core::v1::Container| ContainerRequest {
-        name: Arc::from(container.name.as_str()),
-        image: text(&container.image),
-        command: container.command.clone().unwrap_or_default(),
-        arguments: container.args.clone().unwrap_or_default(),
-        environment: container
-            .env
-            .iter()
-            .flatten()
-            .filter_map(|variable| Some((variable.name.clone(), variable.value.clone()?)))
-            .collect(),
-    };
+fn request(pod: &Pod, shape: &Resources) -> PodRequest {
+    let text = |text: &Option<String>| Arc::<str>::from(text.as_deref().unwrap_or_default());
+    let shape = Shape { cpu_millis: shape.cpu_millis, memory_bytes: shape.memory_bytes, ephemeral_bytes: shape.ephemeral_bytes };
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     PodRequest {
-        uid: uid(pod),
-        namespace: text(&pod.metadata.namespace),
-        name: text(&pod.metadata.name),
-        shape,
-        containers: pod.spec.iter().flat_map(|spec| &spec.containers).map(container).collect(),
-        image_bytes: None,
+        containers: containers
+            .map(|container| Container {
+                command: container.command.clone().unwrap_or_default(),
+                arguments: container.args.clone().unwrap_or_default(),
+                ..Container::new(container.name.as_str(), text(&container.image))
+            })
+            .collect(),
+        ..PodRequest::new(uid(pod), text(&pod.metadata.namespace), text(&pod.metadata.name), shape)
     }
 }
