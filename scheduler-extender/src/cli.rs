@@ -199,8 +199,12 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 fn guards(args: GuardsArgs) -> anyhow::Result<()> {
     let GuardsArgs { nodes, kubeconfig } = args;
-    let nodes = if nodes.is_empty() { runtime()?.block_on(serve::virtual_node_names(kubeconfig.as_deref()))? } else { nodes };
-    print(&crate::guards::print(&nodes)?)
+    let subjects = if nodes.is_empty() {
+        runtime()?.block_on(serve::guard_subjects(kubeconfig.as_deref()))?
+    } else {
+        crate::guards::Subjects::named(nodes.iter().map(String::as_str))
+    };
+    print(&crate::guards::print(&subjects)?)
 }
 
 /// An async runtime for one command. Decisions are made by one task; the others wait for the network.

@@ -12,6 +12,7 @@ pub mod duration;
 pub mod expression;
 pub mod extender;
 pub mod guards;
+pub mod hygiene;
 pub mod metrics;
 pub mod record;
 pub mod run;

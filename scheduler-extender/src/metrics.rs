@@ -24,9 +24,10 @@ mod spend;
 mod tests;
 
 pub use labels::{BindingOutcome, BudgetAction, Limits, NONE, OTHER, Outcome, Phase};
-pub use mirror::{BackendState, BudgetState, Burn, Gauges, Pods, PolicyState, PriceState};
+pub use mirror::{BackendState, BudgetState, Burn, Gauges, HygieneState, Pods, PolicyState, PriceState};
 pub use spend::Spender;
 
+use crate::hygiene::Check;
 use births::Births;
 use extender::ExtenderSeries;
 use labels::BoundedNames;
@@ -95,6 +96,7 @@ pub struct Metrics {
     budget_blocked: IntCounterVec,
     backend_errors: IntCounterVec,
     match_condition_errors: IntCounterVec,
+    hygiene_repairs: IntCounterVec,
     extender: ExtenderSeries,
     spend: Spend,
     mirror: Mirror,
@@ -167,6 +169,11 @@ impl Metrics {
                 "Evaluations of a policy's matchConditions that failed, so that the pod was not selected.",
                 &["policy"],
             )?,
+            hygiene_repairs: series.counter(
+                "spillway_hygiene_repairs_total",
+                "Repairs of Nodes of virtual kubelets that had drifted, by what was repaired.",
+                &["check"],
+            )?,
             spend,
             mirror,
             births: Births::default(),
@@ -188,6 +195,9 @@ impl Metrics {
             self.bindings.with_label_values(&[outcome.label()]);
         }
         self.decision_duration.with_label_values(&[CHOOSE]);
+        for check in Check::ALL {
+            self.hygiene_repairs.with_label_values(&[check.label()]);
+        }
         self.extender.open();
     }
 
@@ -267,6 +277,13 @@ impl Metrics {
     /// A policy's matchConditions could not be evaluated for a pod.
     pub fn match_condition_error(&self, policy: &str) {
         self.match_condition_errors.with_label_values(&[self.names.policies.admit(policy)]).inc();
+    }
+
+    /// The Node of a virtual kubelet had drifted and was repaired.
+    pub fn hygiene_repaired(&self, checks: &[Check]) {
+        for check in checks {
+            self.hygiene_repairs.with_label_values(&[check.label()]).inc();
+        }
     }
 
     /// Replaces all gauges by what is true now.

@@ -104,7 +104,7 @@ spec:
 ";
 
 /// A manifest, a part of it, what stands there instead, and the field that the refusal must name.
-const NONSENSE: [(&str, &str, &str, &str); 80] = [
+const NONSENSE: [(&str, &str, &str, &str); 81] = [
     // unknown fields and wrong types
     (POLICY, "weight: 200", "wieght: 200", "spec.wieght"),
     (POLICY, "after: 45s", "waitFor: 45s", "spec.tiers[1].waitFor"),
@@ -178,6 +178,7 @@ const NONSENSE: [(&str, &str, &str, &str); 80] = [
     (FARGATE, "rule: startupProbe", "rule: 'start up'", "spec.capabilities[0].rule"),
     (ACI, "00000000-0000-0000-0000-000000000000", "mine", "spec.aci.subscriptionId"),
     (ACI, "{example.com/backend: aci}", "{}", "spec.adopt.nodeSelector"),
+    (ACI, "{example.com/backend: aci}", "{kubernetes.io/hostname: aci}", "spec.adopt.nodeSelector"),
     (NOMAD, "https://", "http://", "spec.nomad.address"),
     (NOMAD, "mhzPerCore: 2500", "mhzPerCore: 0", "spec.nomad.mhzPerCore"),
     (NOMAD, "  nomad:", "  capacityType: Spot\n  nomad:", "spec.capacityType"),

@@ -15,6 +15,7 @@ use world::control_plane::{User, VirtualNodeObject, place_of, wait_until};
 use crate::scenario::{Extender, NAMESPACE, PATIENCE, Scenario, dedicated_first, record};
 
 mod admission;
+mod nodes;
 
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";

@@ -6,6 +6,8 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use crate::hygiene;
+
 /// Most entries of any map of labels.
 const LABELS_MAX: u32 = 64;
 
@@ -153,6 +155,20 @@ pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
 /// A node selector with at least one label: an empty one would take every node of the cluster.
 pub(super) fn node_selector(_: &mut SchemaGenerator) -> Schema {
     label_map(1)
+}
+
+/// A node selector by labels that a virtual node keeps: the others are taken off it, and it would not match any more.
+pub(super) fn adopting_selector(_: &mut SchemaGenerator) -> Schema {
+    let mut schema = label_map(1);
+    let lost: Vec<String> = hygiene::unwanted().map(|key| format!("'{key}'")).collect();
+    let rule = serde_json::json!({
+        "rule": format!("self.all(key, !(key in [{}]))", lost.join(", ")),
+        "message": "hostname, zone, region, os and arch labels are taken off virtual nodes: select another label, such as one of your own",
+    });
+    if let Some(rules) = schema.get_mut("x-kubernetes-validations").and_then(serde_json::Value::as_array_mut) {
+        rules.push(rule);
+    }
+    schema
 }
 
 fn label_map(min_properties: u32) -> Schema {

@@ -167,8 +167,9 @@ pub enum CapacityType {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Adopt {
-    /// Labels that exactly one Node has.
-    #[schemars(schema_with = "schema::node_selector")]
+    /// Labels that exactly one Node has. Labels of its host, zone, region and platform cannot be among them: a virtual node has
+    /// none.
+    #[schemars(schema_with = "schema::adopting_selector")]
     pub node_selector: BTreeMap<String, String>,
 }
 

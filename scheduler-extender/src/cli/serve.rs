@@ -16,6 +16,7 @@ use crate::committer::Settings;
 use crate::extender::answers::SnapshotAnswers;
 use crate::extender::certificates::{CertificateFiles, Certificates};
 use crate::extender::{server, watchdog};
+use crate::guards::Subjects;
 use crate::metrics::{Limits, Metrics};
 use crate::{admin, run};
 
@@ -158,12 +159,24 @@ fn status(handle: &run::Handle) -> Arc<dyn Fn() -> serde_json::Value + Send + Sy
     })
 }
 
-/// The Nodes that stand for the cluster's virtual nodes.
-pub(super) async fn virtual_node_names(kubeconfig: Option<&Path>) -> anyhow::Result<Vec<String>> {
+/// What the guards speak of in this cluster.
+pub(super) async fn guard_subjects(kubeconfig: Option<&Path>) -> anyhow::Result<Subjects> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let nodes: Api<crate::api::VirtualNode> = Api::all(run::connect(kubeconfig).await?);
     let listed = nodes.list(&kube::api::ListParams::default()).await.context("listing VirtualNodes")?;
-    Ok(listed.items.into_iter().filter_map(|node| node.status.and_then(|status| status.node_name)).collect())
+    let mut subjects = Subjects::default();
+    for node in listed {
+        let name = match node.spec.adopt {
+            Some(adopt) => {
+                subjects.adopting.insert(adopt.node_selector);
+                node.status.and_then(|status| status.node_name)
+            }
+            None => node.metadata.name,
+        };
+        subjects.closed.extend(name.map(Arc::from));
+    }
+    subjects.bound.clone_from(&subjects.closed);
+    Ok(subjects)
 }
 
 async fn told_to_stop() -> &'static str {

@@ -11,8 +11,10 @@ use policy::selector::{Labels, Requirement, Selector};
 use policy::virtual_node::{Closed, Limits};
 
 use super::pods::{Phase, PodRecord};
-use super::settle::TAINT;
 use super::{Committer, PolicyObject};
+use crate::api::names::{NODE_TYPE_LABEL, VIRTUAL_NODE_TAINT, VIRTUAL_NODE_TYPE};
+use crate::guards::Subjects;
+use crate::hygiene::Hygiene;
 use crate::selection::{CompiledPolicy, LocalServices, Policies};
 use crate::{api, compile, workload};
 
@@ -23,11 +25,11 @@ const STARTING: Duration = Duration::from_secs(600);
 #[derive(Default)]
 pub(super) struct VirtualNodes {
     pub(super) objects: BTreeMap<Arc<str>, VirtualNodeObject>,
-    nodes: HashMap<Arc<str>, VirtualNodeNode>,
+    pub(super) nodes: HashMap<Arc<str>, VirtualNodeNode>,
     /// Nodes whose guard is in force; `None`: that is somebody else's business.
     guarded: Option<BTreeSet<Arc<str>>>,
-    /// Nodes that nobody else may bind to.
-    pub(super) to_guard: Arc<[Arc<str>]>,
+    /// What the guards are to speak of.
+    pub(super) to_guard: Arc<Subjects>,
 }
 
 /// A VirtualNode as it stands in the API server, and what became of it.
@@ -35,17 +37,27 @@ pub(super) struct VirtualNodeObject {
     pub(super) generation: i64,
     /// The last specification that compiled; it stays in force.
     compiled: Option<policy::VirtualNode>,
-    adopt: Option<Selector>,
+    adopt: Option<Adopt>,
     deleting: bool,
     healthy: bool,
     /// The Node that stands for it, or that did last.
-    node: Option<Arc<str>>,
+    pub(super) node: Option<Arc<str>>,
     quota: Limits,
     pub(super) invalid: Option<String>,
 }
 
+/// Labels of the Node that is adopted.
+struct Adopt {
+    labels: BTreeMap<String, String>,
+    selector: Selector,
+}
+
 /// A Node that is no dedicated node.
-struct VirtualNodeNode {
+pub(super) struct VirtualNodeNode {
+    pub(super) uid: Arc<str>,
+    pub(super) hygiene: Hygiene,
+    /// When it was last to be repaired.
+    pub(super) repaired: Option<Timestamp>,
     labels: Labels,
     ready: bool,
     deleting: bool,
@@ -62,6 +74,9 @@ impl Committer {
         if self.is_virtual(node, &labels) {
             self.dedicated.remove(&name);
             let facts = VirtualNodeNode {
+                uid: Arc::from(node.metadata.uid.as_deref().unwrap_or_default()),
+                hygiene: Hygiene::of(node),
+                repaired: self.virtual_nodes.nodes.get(&name).and_then(|before| before.repaired),
                 labels,
                 ready: is_ready(node),
                 deleting: node.metadata.deletion_timestamp.is_some(),
@@ -79,7 +94,7 @@ impl Committer {
             return;
         }
         self.dedicated.set(facts);
-        if self.virtual_nodes.to_guard.contains(&name) {
+        if self.virtual_nodes.to_guard.bound.contains(&name) {
             // Its name was a virtual node's: its own scheduler must be able to bind now.
             self.list_guards();
         }
@@ -116,13 +131,7 @@ impl Committer {
 
     /// Whether pods on this node are none of kube-scheduler's business.
     fn is_virtual(&self, node: &Node, labels: &Labels) -> bool {
-        labels.get("type") == Some("virtual-kubelet")
-            || is_tainted(node)
-            || self
-                .virtual_nodes
-                .objects
-                .values()
-                .any(|object| object.adopt.as_ref().is_some_and(|selector| selector.matches(labels)))
+        is_virtual_kubelet(labels) || is_tainted(node) || self.virtual_nodes.objects.values().any(|object| object.adopts(labels))
     }
 
     pub(super) fn observe_virtual_node(&mut self, object: &api::VirtualNode) {
@@ -146,10 +155,7 @@ impl Committer {
         let facts = VirtualNodeObject {
             generation: object.metadata.generation.unwrap_or(0),
             compiled,
-            adopt: object.spec.adopt.as_ref().map(|adopt| {
-                let equals = adopt.node_selector.iter().map(|(key, value)| Requirement::equals(key, value));
-                Selector { requirements: equals.collect() }
-            }),
+            adopt: object.spec.adopt.as_ref().map(|adopt| Adopt::new(&adopt.node_selector)),
             deleting: object.metadata.deletion_timestamp.is_some(),
             healthy: !conditions.iter().any(|condition| condition.type_ == "BackendHealthy" && condition.status == "False"),
             node,
@@ -203,24 +209,37 @@ impl Committer {
     }
 
     /// Guards are in force.
-    pub(super) fn guarded(&mut self, nodes: &[Arc<str>]) {
+    pub(super) fn guarded(&mut self, subjects: &Subjects) {
         if let Some(guarded) = &mut self.virtual_nodes.guarded {
-            *guarded = nodes.iter().cloned().collect();
+            guarded.clone_from(&subjects.bound);
             self.resolve();
         }
     }
 
-    /// Which Nodes nobody else may bind to: those with Spillway's taint and those that are adopted. A Node that is away for a
-    /// moment, as when a virtual kubelet makes it anew, comes back guarded.
+    /// What the guards are to speak of: Nodes with Spillway's taint, and those that VirtualNodes stand for. A Node that is away
+    /// for a moment, as when a virtual kubelet makes it anew, comes back guarded; a managed one is guarded before it is made.
     fn list_guards(&mut self) {
         let VirtualNodes { objects, nodes, .. } = &self.virtual_nodes;
-        let adopted =
-            |labels: &Labels| objects.values().any(|object| object.adopt.as_ref().is_some_and(|adopt| adopt.matches(labels)));
-        let present = nodes.iter().filter(|(_, node)| node.tainted || adopted(&node.labels)).map(|(name, _)| name);
-        let away = objects.values().filter_map(|object| object.node.as_ref());
-        let away = away.filter(|name| !nodes.contains_key(*name) && self.dedicated.get(name).is_none());
-        let to_guard: BTreeSet<Arc<str>> = present.chain(away).cloned().collect();
-        self.virtual_nodes.to_guard = to_guard.into_iter().collect();
+        let mut closed: BTreeSet<Arc<str>> = BTreeSet::new();
+        for (name, object) in objects {
+            let matching: Vec<_> = nodes.iter().filter(|(_, node)| object.adopts(&node.labels)).collect();
+            // A selector that takes in several machines by mistake must not close them all.
+            let alone = matching.len() == 1;
+            let kept = matching.into_iter().filter(|(_, node)| alone || is_virtual_kubelet(&node.labels));
+            closed.extend(kept.map(|(name, _)| name.clone()));
+            let node = if object.adopt.is_some() { object.node.as_ref() } else { Some(name) };
+            // The name may be that of an ordinary node meanwhile, whose pods are none of our business.
+            closed.extend(node.filter(|node| self.dedicated.get(node).is_none()).cloned());
+        }
+        let tainted = nodes.iter().filter(|(_, node)| node.tainted).map(|(name, _)| name.clone());
+        let to_guard = Subjects {
+            bound: closed.iter().cloned().chain(tainted).collect(),
+            closed,
+            adopting: objects.values().filter_map(|object| Some(object.adopt.as_ref()?.labels.clone())).collect(),
+        };
+        if *self.virtual_nodes.to_guard != to_guard {
+            self.virtual_nodes.to_guard = Arc::new(to_guard);
+        }
     }
 
     /// A backend has appeared after pods that run there: their usage is entered.
@@ -348,13 +367,28 @@ impl VirtualNodes {
     }
 }
 
+// === impl Adopt ===
+
+impl Adopt {
+    fn new(labels: &BTreeMap<String, String>) -> Adopt {
+        let equals = labels.iter().map(|(key, value)| Requirement::equals(key, value));
+        Adopt { labels: labels.clone(), selector: Selector { requirements: equals.collect() } }
+    }
+}
+
 // === impl VirtualNodeObject ===
 
 impl VirtualNodeObject {
+    fn adopts(&self, labels: &Labels) -> bool {
+        self.adopt.as_ref().is_some_and(|adopt| adopt.selector.matches(labels))
+    }
+
     /// The Node that stands for it, and why it takes nothing, if so.
     fn node(&self, nodes: &HashMap<Arc<str>, VirtualNodeNode>) -> (Option<Arc<str>>, Option<Closed>) {
-        let Some(adopt) = &self.adopt else { return (None, Some(Closed::NoVirtualKubelet)) };
-        let mut matching = nodes.iter().filter(|(_, node)| adopt.matches(&node.labels));
+        if self.adopt.is_none() {
+            return (None, Some(Closed::NoVirtualKubelet));
+        }
+        let mut matching = nodes.iter().filter(|(_, node)| self.adopts(&node.labels));
         let (name, node) = match (matching.next(), matching.next()) {
             (None, _) => return (None, Some(Closed::NoNode)),
             (Some(_), Some(_)) => return (None, Some(Closed::AmbiguousNode)),
@@ -377,9 +411,14 @@ fn object_labels(labels: Option<&BTreeMap<String, String>>) -> Labels {
     labels.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str())).collect()
 }
 
+/// What every virtual kubelet says of itself.
+fn is_virtual_kubelet(labels: &Labels) -> bool {
+    labels.get(NODE_TYPE_LABEL) == Some(VIRTUAL_NODE_TYPE)
+}
+
 fn is_tainted(node: &Node) -> bool {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-    taints.iter().any(|taint| taint.key == TAINT)
+    taints.iter().any(|taint| taint.key == VIRTUAL_NODE_TAINT)
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -17,6 +17,7 @@ mod answers;
 mod backends;
 mod budgets;
 mod explain;
+mod hygiene;
 mod lines;
 mod notes;
 mod pods;
@@ -41,6 +42,8 @@ use policy::line::Arrival;
 use policy::snapshot::{Backends, Namespaces};
 
 use crate::api;
+use crate::guards::Subjects;
+use crate::hygiene::{Check, Repair};
 use crate::metrics::Metrics;
 use crate::selection::{LocalServices, Policies};
 
@@ -122,8 +125,10 @@ pub enum Event {
         /// Whether it is done, or can never be.
         done: bool,
     },
-    /// The guards of these Nodes, and of no others, are in force.
-    Guarded(Arc<[Arc<str>]>),
+    /// The guards that speak of these Nodes, and of no others, are in force.
+    Guarded(Arc<Subjects>),
+    /// The answer to [`Intent::RepairNode`], if it was done.
+    NodeRepaired(Vec<Check>),
     /// An [`Intent::WriteStatus`] has failed: the status is still to be written.
     StatusNotWritten {
         /// What.
@@ -193,6 +198,15 @@ pub enum Intent {
         name: Arc<str>,
         /// The status fields that Spillway owns.
         status: serde_json::Value,
+    },
+    /// Make the Node of a virtual kubelet break nobody else. Answer with [`Event::NodeRepaired`].
+    RepairNode {
+        /// Name of the Node.
+        node: Arc<str>,
+        /// Precondition: a new Node of the same name is another Node.
+        uid: Arc<str>,
+        /// What to write.
+        repair: Repair,
     },
     /// Tell the people who look at the pod.
     Note(Note),
@@ -398,7 +412,8 @@ impl Committer {
             Event::BindingAnswered { uid, answer } => self.binding_answered(&uid, answer, now),
             Event::BudgetWritten { name, resource_version } => self.budget_written(&name, resource_version, now),
             Event::Patched { uid, done } => self.patched(&uid, done, now),
-            Event::Guarded(nodes) => self.guarded(&nodes),
+            Event::Guarded(subjects) => self.guarded(&subjects),
+            Event::NodeRepaired(checks) => self.metrics.hygiene_repaired(&checks),
             Event::StatusNotWritten { kind, name } => self.statuses.written_in_vain(kind, &name),
             Event::ExtenderAsked => self.extender_asked = true,
         }
@@ -491,6 +506,7 @@ impl Committer {
         self.accrue(now);
         self.ask_again(now);
         self.wake(now);
+        self.repair_nodes(now);
         self.write_statuses(now);
         self.publish_gauges(now);
     }

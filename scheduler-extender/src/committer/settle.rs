@@ -9,6 +9,7 @@ use policy::{Money, Timestamp};
 
 use super::pods::{Burst, Phase, PodRecord, ended, not_scheduled};
 use super::{Committer, Intent, PodKey};
+use crate::api::names::VIRTUAL_NODE_TAINT;
 use crate::metrics::Spender;
 use crate::record::Record;
 use crate::workload;
@@ -20,8 +21,6 @@ const PATCHES_AT_A_TIME: usize = 8;
 /// The cost counters stay so far behind the clock: that a pod has ended is learned a moment later, and a counter cannot
 /// take back what the pod did not cost.
 const COUNTERS_BEHIND: Duration = Duration::from_secs(10);
-/// The taint of every virtual node.
-pub(super) const TAINT: &str = "spillway.dev/virtual-node";
 
 impl Committer {
     /// A pod with a decision annotation and a node, seen for the first time as such.
@@ -297,7 +296,7 @@ fn fitted(pod: &Pod) -> Option<serde_json::Value> {
     let needed = [
         endless("node.kubernetes.io/not-ready", "NoExecute"),
         endless("node.kubernetes.io/unreachable", "NoExecute"),
-        endless(TAINT, "NoSchedule"),
+        endless(VIRTUAL_NODE_TAINT, "NoSchedule"),
     ];
     for toleration in needed {
         if !wanted.contains(&toleration) {

@@ -9,6 +9,7 @@ use policy::ledger::Books;
 use policy::snapshot::{Backends, Namespaces};
 
 use super::Committer;
+use crate::guards::Subjects;
 use crate::selection::{LocalServices, Policies};
 
 /// UIDs of pods.
@@ -33,8 +34,8 @@ pub struct Published {
     pub backends: Backends,
     /// What may still be spent.
     pub books: Books,
-    /// Nodes that nobody else may bind to.
-    pub to_guard: Arc<[Arc<str>]>,
+    /// What the guards are to speak of.
+    pub to_guard: Arc<Subjects>,
     /// Whether everything that exists is in here. Before, nobody is refused anything.
     pub synced: bool,
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::pods::Phase;
 use super::{Committer, Intent, StatusKind};
+use crate::hygiene::Check;
 use crate::metrics::{self, BackendState, BudgetState, Burn, Gauges, Pods, PolicyState, PriceState};
 
 /// What was last written.
@@ -151,11 +152,13 @@ impl Committer {
                 }
                 (None, None) => ("Ready", true, "Open", "takes pods".to_owned()),
             };
+            let mut conditions = vec![ready];
+            conditions.extend(self.hygiene_of(object.node.as_ref()).map(|failed| hygiene_condition(&failed)));
             let mut status = json!({"pods": backend.map_or(0, |backend| backend.usage.pods)});
             if let Some(node) = backend.and_then(|backend| backend.node.node_name.as_ref()) {
                 status["nodeName"] = json!(node);
             }
-            (StatusKind::VirtualNode, name.clone(), object.generation, vec![ready], status)
+            (StatusKind::VirtualNode, name.clone(), object.generation, conditions, status)
         });
         statuses.collect()
     }
@@ -185,6 +188,7 @@ impl Committer {
                 })
                 .collect(),
             prices: self.price_gauges(now),
+            hygiene: self.hygiene_gauges(),
         });
     }
 
@@ -284,7 +288,21 @@ impl Committer {
 }
 
 /// Kind, name, generation, conditions (type, holds, reason, message), other fields.
-type Wanted = (StatusKind, Arc<str>, i64, Vec<(&'static str, bool, &'static str, String)>, serde_json::Value);
+type Wanted = (StatusKind, Arc<str>, i64, Vec<Claim>, serde_json::Value);
+type Claim = (&'static str, bool, &'static str, String);
+
+fn hygiene_condition(failed: &[Check]) -> Claim {
+    if failed.is_empty() {
+        return (
+            "HygieneCompliant",
+            true,
+            "Compliant",
+            "the Node is no target of load balancers and no failure domain".to_owned(),
+        );
+    }
+    let rules: Vec<&str> = failed.iter().map(|check| check.rule()).collect();
+    ("HygieneCompliant", false, "Drifted", format!("the Node must have: {}; it is being repaired", rules.join(", ")))
+}
 
 /// A condition that keeps its transition time as long as its status stays.
 pub(super) fn condition(

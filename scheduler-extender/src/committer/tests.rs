@@ -173,7 +173,7 @@ impl Cluster {
                 self.statuses.insert((kind, name), status);
             }
             Intent::Wake { .. } => self.woken += 1,
-            Intent::Read { .. } => {}
+            Intent::Read { .. } | Intent::RepairNode { .. } => {}
         }
     }
 

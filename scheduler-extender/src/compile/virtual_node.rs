@@ -12,6 +12,7 @@ use policy::workload::Feature;
 
 use super::{bounded, limits, name, rate, selectors};
 use crate::api::{self, Invalid};
+use crate::hygiene;
 
 /// Longest start.
 const START_MAX: Duration = Duration::from_secs(3600);
@@ -34,6 +35,10 @@ fn node_spec(object: &api::VirtualNode, prices: Option<Prices>) -> Result<policy
         let requirements = selectors::exact(&adopt.node_selector).map_err(|invalid| invalid.within("adopt.nodeSelector"))?;
         if requirements.is_empty() {
             return Err(Invalid::new("adopt.nodeSelector", "", "must have at least one label"));
+        }
+        if let Some(lost) = hygiene::unwanted().find(|key| adopt.node_selector.contains_key(*key)) {
+            let allowed = "must be a label that a virtual node keeps, such as one of your own: this one is taken off";
+            return Err(Invalid::new("adopt.nodeSelector", lost, allowed));
         }
     }
     let quota = match object.status.as_ref().and_then(|status| status.quota.as_ref()) {

@@ -22,6 +22,7 @@ use super::objects::Objects;
 use super::run::{Bindings, Sample};
 use crate::api::BurstBudgetStatus;
 use crate::committer::{BindingAnswer, Committer, Event, Intent, Note, PodKey, Published, StatusKind};
+use crate::hygiene::Check;
 use crate::record::{ANNOTATION, Record};
 
 /// How often the clouds are looked at.
@@ -64,6 +65,7 @@ enum Awaited {
     Budget { name: Arc<str>, version: String, status: Box<BurstBudgetStatus> },
     Status { kind: StatusKind, name: Arc<str>, status: Value },
     ListPending,
+    NodeRepair(Vec<Check>),
     Nothing,
 }
 
@@ -257,6 +259,7 @@ impl Driver {
                 }
                 Event::PendingListed
             }
+            Awaited::NodeRepair(checks) => Event::NodeRepaired(checks),
             Awaited::Nothing => return,
         };
         self.committer.handle(event, now);
@@ -282,6 +285,12 @@ impl Driver {
             Intent::WriteStatus { kind, name, status } => (Request::RoundTrip, Awaited::Status { kind, name, status }),
             // The simulated kube-scheduler looks at every pod again by itself.
             Intent::Wake { .. } => (Request::RoundTrip, Awaited::Nothing),
+            Intent::RepairNode { node, uid: _, repair } => {
+                let found = self.simulation.nodes().find(|known| known.metadata.name.as_deref() == Some(&*node)).cloned();
+                let Some(mut found) = found.map(Arc::unwrap_or_clone) else { return Ok(()) };
+                repair.apply(&mut found);
+                (Request::ApplyNode(Box::new(found)), Awaited::NodeRepair(repair.checks))
+            }
             Intent::Note(note) => (Request::Record(recorded(note, self.simulation.now())), Awaited::Nothing),
         };
         let ticket = self.simulation.submit(request);

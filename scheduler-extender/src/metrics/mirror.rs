@@ -3,6 +3,7 @@
 
 use super::labels::{self, BoundedNames, Phase};
 use super::spend::pair;
+use crate::hygiene::Check;
 use arc_swap::ArcSwap;
 use policy::virtual_node::Provider;
 use policy::{Money, Rate};
@@ -34,6 +35,8 @@ pub struct Gauges {
     pub backends: Vec<BackendState>,
     /// The price list in use.
     pub prices: Vec<PriceState>,
+    /// The Nodes of virtual kubelets.
+    pub hygiene: Vec<HygieneState>,
 }
 
 /// How many pods are where.
@@ -124,6 +127,15 @@ pub struct PriceState {
     pub age_seconds: u64,
 }
 
+/// Whether the Node of a virtual kubelet breaks nobody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HygieneState {
+    /// Name of the Node. Not every one has a VirtualNode.
+    pub node: Arc<str>,
+    /// What does not hold.
+    pub failed: Vec<Check>,
+}
+
 struct Family {
     name: &'static str,
     help: &'static str,
@@ -198,6 +210,12 @@ const PRICE_AGE: Family = Family {
     labels: &["provider", "node", "region"],
 };
 
+const COMPLIANT: Family = Family {
+    name: "spillway_virtual_node_compliant",
+    help: "Whether the Node of a virtual kubelet carries what keeps it from breaking others (1) or has drifted (0).",
+    labels: &["node", "check"],
+};
+
 const FAMILIES: &[&Family] = &[
     &PODS,
     &WAITING_WITH_ROOM,
@@ -214,6 +232,7 @@ const FAMILIES: &[&Family] = &[
     &UP,
     &PRICE,
     &PRICE_AGE,
+    &COMPLIANT,
 ];
 
 /// One whole unit. Every gauge is kept as an integer number of billionths until it is rendered, so that amounts are added
@@ -261,6 +280,7 @@ impl Mirror {
             budgets,
             backends,
             prices,
+            hygiene,
         } = gauges;
         let mut families = vec![
             pods_lines(pods, names),
@@ -271,6 +291,7 @@ impl Mirror {
             self.burn_lines(burn, names),
             policy_lines(policies, names),
             backend_lines(backends, names),
+            hygiene_lines(hygiene, names),
         ];
         families.extend(self.budget_lines(budgets, names));
         families.extend(self.price_lines(prices, names));
@@ -355,6 +376,16 @@ fn backend_lines(backends: &[BackendState], names: &BoundedNames) -> Lines {
     lines
 }
 
+fn hygiene_lines(hygiene: &[HygieneState], names: &BoundedNames) -> Lines {
+    let mut lines = Lines::new(&COMPLIANT);
+    for HygieneState { node, failed } in hygiene {
+        for check in Check::ALL {
+            lines.lowest(&[names.nodes.admit(node), check.label()], i128::from(!failed.contains(&check)) * NANO);
+        }
+    }
+    lines
+}
+
 fn single(family: &'static Family, value: u64) -> Lines {
     let mut lines = Lines::new(family);
     lines.add(&[], i128::from(value) * NANO);
@@ -385,6 +416,12 @@ impl Lines {
     fn highest(&mut self, labels: &[&str], nano: i128) {
         let value = self.at(labels);
         *value = nano.max(*value);
+    }
+
+    /// For what holds only if it holds for all that share a label.
+    fn lowest(&mut self, labels: &[&str], nano: i128) {
+        let labels = labels.iter().map(ToString::to_string).collect();
+        self.values.entry(labels).and_modify(|value| *value = nano.min(*value)).or_insert(nano);
     }
 
     #[allow(clippy::cast_precision_loss)]

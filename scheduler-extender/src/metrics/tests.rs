@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 /// Every series there is. Dashboards, alerts and other people's queries hang on these names: a change here is a change of
 /// the interface.
-const SERIES: [&str; 29] = [
+const SERIES: [&str; 31] = [
     "spillway_backend_errors_total",
     "spillway_backend_up",
     "spillway_bindings_total",
@@ -31,6 +31,7 @@ const SERIES: [&str; 29] = [
     "spillway_decisions_total",
     "spillway_extender_connections_refused_total",
     "spillway_extender_requests_total",
+    "spillway_hygiene_repairs_total",
     "spillway_leader",
     "spillway_match_condition_errors_total",
     "spillway_pending_to_bound_seconds",
@@ -41,13 +42,15 @@ const SERIES: [&str; 29] = [
     "spillway_price_per_hour",
     "spillway_startup_seconds",
     "spillway_tls_reloads_total",
+    "spillway_virtual_node_compliant",
 ];
 
 /// Every label there is. All of them are closed words or pass through `Names`; none names a pod.
-const LABELS: [&str; 24] = [
+const LABELS: [&str; 25] = [
     "action",
     "budget",
     "capacity_type",
+    "check",
     "code",
     "currency",
     "mode",
@@ -72,7 +75,7 @@ const LABELS: [&str; 24] = [
 ];
 
 /// Nouns that are counted, numbers without a unit, and yes-or-no; a gauge of something else needs a unit in its name.
-const UNITLESS: [&str; 8] = [
+const UNITLESS: [&str; 9] = [
     "spillway_backend_up",
     "spillway_commits_in_flight",
     "spillway_commits_queued",
@@ -81,6 +84,7 @@ const UNITLESS: [&str; 8] = [
     "spillway_pods_waiting_with_room",
     "spillway_build_info",
     "spillway_policy_generation",
+    "spillway_virtual_node_compliant",
 ];
 
 const SMALL: Limits = Limits { owners: 3, namespaces: 2, objects: 2 };
@@ -145,6 +149,7 @@ fn gauges() -> Gauges {
             period_end_seconds: 1_800_000_000,
         }],
         backends: vec![BackendState { provider: Provider::Fargate, node: "fargate-us-east-1".into(), up: true }],
+        hygiene: vec![HygieneState { node: "vk".into(), failed: vec![crate::hygiene::Check::Taint] }],
         prices: vec![PriceState {
             provider: Provider::Fargate,
             node: "fargate-us-east-1".into(),

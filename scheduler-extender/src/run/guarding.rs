@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Handle;
 use super::admission::AdmissionPolicies;
 use crate::committer::Event;
-use crate::guards;
+use crate::guards::{self, Subjects};
 
 /// How often the set of virtual nodes is compared with what is guarded.
 const LOOK: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ pub(super) async fn keep(client: Client, apply: bool, handle: Handle, events: mp
         handle.guarded.store(true, Ordering::Relaxed);
         return std::future::pending().await;
     }
-    let mut applied: Option<(Arc<[Arc<str>]>, Instant)> = None;
+    let mut applied: Option<(Arc<Subjects>, Instant)> = None;
     loop {
         sleep(LOOK).await;
         let state = handle.published.load_full();
@@ -52,7 +52,6 @@ pub(super) async fn keep(client: Client, apply: bool, handle: Handle, events: mp
 }
 
 /// Applies the guards and waits until every API server goes by them.
-async fn put_in_force(client: &Client, nodes: &[Arc<str>]) -> anyhow::Result<()> {
-    let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-    AdmissionPolicies::of(client, guards::COMPONENT).await?.put_in_force(&guards::guards(&names)).await
+async fn put_in_force(client: &Client, subjects: &Subjects) -> anyhow::Result<()> {
+    AdmissionPolicies::of(client, guards::COMPONENT).await?.put_in_force(&guards::guards(subjects)).await
 }

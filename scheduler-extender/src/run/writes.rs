@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::api::{self, names};
 use crate::committer::{Binding, BindingAnswer, Event, Intent, Note, PodKey, StatusKind};
+use crate::hygiene::Repair;
 
 /// An answer later than this is as good as lost: the pod is read instead.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -83,6 +84,7 @@ impl Writer {
                     writer.tell(Event::BudgetWritten { name, resource_version }).await;
                 }
                 Intent::WriteStatus { kind, name, status } => writer.write_status(kind, name, &status).await,
+                Intent::RepairNode { node, uid, repair } => writer.repair_node(&node, &uid, repair).await,
                 Intent::Note(note) => writer.note(note).await,
                 Intent::Wake { node } => writer.wake(&node).await,
             }
@@ -224,6 +226,36 @@ impl Writer {
         }
     }
 
+    async fn repair_node(&self, name: &str, uid: &str, repair: Repair) {
+        for (subresource, patch) in [("", repair.of_node()), ("/status", repair.of_status())] {
+            let Some(mut patch) = patch else { continue };
+            patch["metadata"]["uid"] = json!(uid);
+            let path = format!("/api/v1/nodes/{name}{subresource}?fieldManager={NAME}");
+            match self.send(Method::PATCH, &path, "application/strategic-merge-patch+json", &patch).await {
+                Answer::Done => {}
+                // Gone, or made anew: then it is looked at anew.
+                Answer::Status(404 | 409, _) => return,
+                Answer::Status(code, message) => {
+                    tracing::warn!(node = name, code, message, "the Node of a virtual kubelet has drifted and is not repaired");
+                    return;
+                }
+                Answer::Lost => return,
+            }
+        }
+        let rules: Vec<&str> = repair.checks.iter().map(|check| check.rule()).collect();
+        tracing::info!(node = name, checks = rules.join(", "), "the Node of a virtual kubelet had drifted and was repaired");
+        let text = format!("the Node of a virtual kubelet breaks nobody else with: {}", rules.join(", "));
+        let reference = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.tell(Event::NodeRepaired(repair.checks)).await;
+        self.publish(&reference, "HygieneRepaired", false, "Repair", &text).await;
+    }
+
     async fn note(&self, note: Note) {
         let Ok(_permit) = self.notes.try_acquire() else { return };
         let Note { pod, reason, warning, action, text } = note;
@@ -235,6 +267,10 @@ impl Writer {
             uid: Some(pod.uid.to_string()),
             ..ObjectReference::default()
         };
+        self.publish(&reference, reason, warning, action, &text).await;
+    }
+
+    async fn publish(&self, regarding: &ObjectReference, reason: &str, warning: bool, action: &str, text: &str) {
         let event = KubeEvent {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             reason: reason.to_owned(),
@@ -242,8 +278,8 @@ impl Writer {
             action: action.to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &reference).await {
-            tracing::debug!(pod = &*pod.name, reason, %error, "event not written");
+        if let Err(error) = self.recorder.publish(&event, regarding).await {
+            tracing::debug!(object = regarding.name, reason, %error, "event not written");
         }
     }
 }

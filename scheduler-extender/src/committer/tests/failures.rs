@@ -11,7 +11,7 @@ fn a_virtual_node_takes_nothing_before_its_guard_is_in_force() {
     cluster.settle();
     assert!(cluster.bound.is_empty());
     let to_guard = cluster.committer.published().to_guard;
-    assert_eq!(to_guard.iter().map(|name| &**name).collect::<Vec<_>>(), ["virtual-0"]);
+    assert_eq!(to_guard.bound.iter().map(|name| &**name).collect::<Vec<_>>(), ["virtual-0"]);
     cluster.tell(Event::Guarded(to_guard));
     cluster.settle();
     assert_eq!(cluster.bound_names(), ["a"]);
@@ -19,7 +19,8 @@ fn a_virtual_node_takes_nothing_before_its_guard_is_in_force() {
 
 #[test]
 fn what_is_guarded_stays_so_while_its_node_is_away() {
-    let names = |cluster: &Cluster| cluster.committer.published().to_guard.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let names =
+        |cluster: &Cluster| cluster.committer.published().to_guard.bound.iter().map(ToString::to_string).collect::<Vec<_>>();
     let mut cluster = synced(0, dedicated_first());
     assert_eq!(names(&cluster), ["virtual-0"], "dedicated nodes are never guarded");
     cluster.tell(Event::NodeGone("virtual-0".to_owned()));

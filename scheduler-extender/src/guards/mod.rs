@@ -1,7 +1,12 @@
-//! Admission policies that keep virtual nodes closed to everybody else.
+//! Admission policies that keep virtual nodes closed to everybody else, and from breaking others.
 //!
-//! The names of the Nodes stand in the expression, because a policy with a parameter object refuses every Binding of the
+//! The names of the Nodes stand in the expressions, because a policy with a parameter object refuses every Binding of the
 //! cluster when that object or its kind is lost.
+
+mod nodes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -11,25 +16,49 @@ use crate::admission;
 pub const BIND_GUARD: &str = "spillway-bind-guard";
 /// See [`BIND_GUARD`].
 pub const RECORD_GUARD: &str = "spillway-record-guard";
+/// See [`BIND_GUARD`].
+pub const NODE_GUARD: &str = "spillway-node-guard";
 /// The label by which the guards belong together.
 pub const COMPONENT: &str = "guards";
 
 /// Whoever holds this may bind to virtual nodes and write records: RBAC verb `bind` on `virtualnodes.spillway.dev`.
 const ALLOWED: &str = "authorizer.group('spillway.dev').resource('virtualnodes').check('bind').allowed()";
 
-/// The guard policies and their bindings for virtual nodes with these Node names, ready for server-side apply.
-pub fn guards(nodes: &[String]) -> Vec<Value> {
-    let list = admission::quoted_list(nodes.iter().map(String::as_str));
+/// What the guards speak of: the Nodes that stand for the cluster's VirtualNodes, or will.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subjects {
+    /// Names of Nodes that nobody else may bind to: those below, and those that carry Spillway's taint.
+    pub bound: BTreeSet<Arc<str>>,
+    /// Names of Nodes that VirtualNodes stand for: they are closed.
+    pub closed: BTreeSet<Arc<str>>,
+    /// Labels of Nodes that VirtualNodes adopt, so that a Node is closed when it appears.
+    pub adopting: BTreeSet<BTreeMap<String, String>>,
+}
+
+// === impl Subjects ===
+
+impl Subjects {
+    /// Virtual nodes whose Nodes have these names.
+    pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Subjects {
+        let names: BTreeSet<Arc<str>> = names.into_iter().map(Arc::from).collect();
+        Subjects { bound: names.clone(), closed: names, adopting: BTreeSet::new() }
+    }
+}
+
+/// The guard policies and their bindings, ready for server-side apply.
+pub fn guards(subjects: &Subjects) -> Vec<Value> {
+    let names = admission::quoted_list(subjects.bound.iter().map(|name| &**name));
     [
-        admission::validating(COMPONENT, BIND_GUARD, &bind_guard(&list)),
-        admission::validating(COMPONENT, RECORD_GUARD, &record_guard(&list)),
+        admission::validating(COMPONENT, BIND_GUARD, &bind_guard(&names)),
+        admission::validating(COMPONENT, RECORD_GUARD, &record_guard(&names)),
+        admission::mutating(COMPONENT, NODE_GUARD, &nodes::node_guard(subjects)),
     ]
     .concat()
 }
 
 /// The guards as a YAML stream, for `kubectl apply`.
-pub fn print(nodes: &[String]) -> Result<String, serde_yaml_ng::Error> {
-    let documents: Result<Vec<String>, _> = guards(nodes).iter().map(serde_yaml_ng::to_string).collect();
+pub fn print(subjects: &Subjects) -> Result<String, serde_yaml_ng::Error> {
+    let documents: Result<Vec<String>, _> = guards(subjects).iter().map(serde_yaml_ng::to_string).collect();
     Ok(documents?.join("---\n"))
 }
 
@@ -87,7 +116,7 @@ mod tests {
 
     #[test]
     fn no_guard_has_parameters() {
-        for guard in guards(&["a".into()]) {
+        for guard in guards(&Subjects::named(["a"])) {
             assert_eq!(guard["spec"].get("paramKind"), None, "a lost parameter object would stop every Binding");
         }
     }
