@@ -4,13 +4,17 @@
 //! provider knows nothing of Kubernetes' client. [`memory`] is a cloud in memory with virtual time and faults on demand; it is
 //! a full peer of the real ones, so what holds for it must hold for all.
 
+mod bucket;
 mod error;
 pub mod memory;
+mod observed;
 mod pod;
 mod provider;
 mod remote;
 
+pub use bucket::{CallLimit, Limiter, TokenBucket};
 pub use error::{Error, ErrorKind, Operation};
+pub use observed::{Observed, Observer};
 pub use pod::{
     Architecture, Container, ContainerResources, File, HostAlias, Mount, OperatingSystem, Platform, PodRequest, Port, Probe,
     ProbeAction, Protocol, RegistryCredential, RestartPolicy, Secret, Security, Value, Variable, Volume, VolumeSource,
@@ -20,3 +24,6 @@ pub use provider::{
     Provider, Stats,
 };
 pub use remote::{ContainerState, Exit, PodUid, RemoteContainer, RemoteId, RemotePhase, RemotePod, StartFailure};
+
+/// Where a provider reads the time.
+pub type Clock = std::sync::Arc<dyn Fn() -> policy::Timestamp + Send + Sync>;

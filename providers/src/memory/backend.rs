@@ -6,17 +6,17 @@ use policy::virtual_node::{Limits, Usage};
 use policy::{Money, Timestamp};
 
 use super::billing::charge;
-use super::bucket::Bucket;
 use super::{Fault, FaultWindow, Settings};
 use crate::{
     Error, ErrorKind, Exit, Health, LogQuery, Observation, Operation, PodRequest, PodUid, RemoteId, RemotePhase, RemotePod,
+    TokenBucket,
 };
 
 /// A cloud in memory. The same calls at the same times give the same answers.
 #[derive(Clone, Debug)]
 pub struct Backend {
     settings: Settings,
-    creates: Bucket,
+    creates: TokenBucket,
     faults: Vec<FaultWindow>,
     calls: u64,
     pods: BTreeMap<PodUid, Held>,
@@ -39,7 +39,7 @@ struct Held {
 impl Backend {
     /// An empty cloud.
     pub fn new(settings: Settings) -> Backend {
-        let creates = Bucket::new(settings.creates);
+        let creates = TokenBucket::new(settings.creates);
         Backend {
             settings,
             creates,

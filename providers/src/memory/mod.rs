@@ -5,7 +5,6 @@
 
 mod backend;
 mod billing;
-mod bucket;
 mod fault;
 mod service;
 mod settings;
@@ -13,7 +12,7 @@ mod settings;
 pub use backend::Backend;
 pub use fault::{Fault, FaultWindow};
 pub use service::MemoryProvider;
-pub use settings::{CallLimit, Settings, StartLatency};
+pub use settings::{Settings, StartLatency};
 
 #[cfg(test)]
 mod tests;

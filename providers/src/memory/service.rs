@@ -7,13 +7,13 @@ use futures::{StreamExt, stream};
 use policy::Timestamp;
 
 use super::Backend;
-use crate::{Error, LogQuery, LogStream, Observation, PodRequest, PodUid, Provider, RemoteId, RemotePod};
+use crate::{Clock, Error, LogQuery, LogStream, Observation, PodRequest, PodUid, Provider, RemoteId, RemotePod};
 
 /// A [`Backend`] as a [`Provider`], with a clock passed in.
 #[derive(Clone)]
 pub struct MemoryProvider {
     backend: Arc<Mutex<Backend>>,
-    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    clock: Clock,
 }
 
 impl MemoryProvider {

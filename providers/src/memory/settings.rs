@@ -5,7 +5,7 @@ use std::time::Duration;
 use policy::virtual_node::{Limits, Prices, Provider};
 use policy::{Rate, Timestamp};
 
-use crate::PodUid;
+use crate::{CallLimit, PodUid};
 
 /// The character of a backend.
 #[derive(Clone, Debug)]
@@ -35,15 +35,6 @@ pub struct StartLatency {
     pub spread_percent: u32,
 }
 
-/// A token bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallLimit {
-    /// Calls in a row after a pause.
-    pub burst: u32,
-    /// Calls per second in the long run.
-    pub per_second: u32,
-}
-
 /// A pod whose request says nothing about its image pulls this much.
 const IMAGE_BYTES_DEFAULT: u64 = 200_000_000;
 /// What the neutral cloud charges.
@@ -64,7 +55,7 @@ impl Settings {
                 after_pull: Duration::from_secs(10),
                 spread_percent: 15,
             },
-            creates: CallLimit { burst: 100, per_second: 20 },
+            creates: CallLimit::per_second(20, 100),
             quota: Limits::default(),
             prices,
         }
@@ -80,7 +71,7 @@ impl Settings {
                 after_pull: Duration::from_secs(5),
                 spread_percent: 30,
             },
-            creates: CallLimit { burst: 50, per_second: 10 },
+            creates: CallLimit::per_second(10, 50),
             quota: Limits::default(),
             prices,
         }
@@ -96,7 +87,7 @@ impl Settings {
                 after_pull: Duration::from_secs(1),
                 spread_percent: 25,
             },
-            creates: CallLimit { burst: 100, per_second: 100 },
+            creates: CallLimit::per_second(100, 100),
             quota: Limits::default(),
             prices,
         }
@@ -112,7 +103,7 @@ impl Settings {
                 after_pull: Duration::ZERO,
                 spread_percent: 0,
             },
-            creates: CallLimit { burst: u32::MAX, per_second: u32::MAX },
+            creates: CallLimit::per_second(u32::MAX, u32::MAX),
             quota: Limits::default(),
             prices: FREE,
         }

@@ -4,7 +4,7 @@ use policy::virtual_node::{Limits, Prices, Provider as Cloud, Usage};
 use policy::{Money, Shape, Timestamp};
 
 use super::*;
-use crate::{Container, ErrorKind, Exit, PodRequest, PodUid, Provider, RemotePhase, StartFailure};
+use crate::{CallLimit, Container, ErrorKind, Exit, PodRequest, PodUid, Provider, RemotePhase, StartFailure};
 
 const START: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -122,7 +122,7 @@ fn quota_counts_what_runs() {
 
 #[test]
 fn calls_are_limited_and_the_advice_is_right() {
-    let mut cloud = Backend::new(Settings { creates: CallLimit { burst: 2, per_second: 4 }, ..Settings::immediate() });
+    let mut cloud = Backend::new(Settings { creates: CallLimit::per_second(4, 2), ..Settings::immediate() });
     for uid in ["a", "b"] {
         cloud.create(&request(uid), second(0)).expect("accepted");
     }
