@@ -105,7 +105,7 @@ mod tests {
     #[tokio::test]
     async fn every_call_is_heard_of_with_its_outcome() {
         let heard = Arc::new(Heard::default());
-        let cloud = MemoryProvider::new(Backend::new(Settings::immediate()), || Timestamp::EPOCH);
+        let cloud = MemoryProvider::new(Backend::new(Settings::immediate()), Arc::new(|| Timestamp::EPOCH));
         let provider = Observed::new(cloud.clone(), heard.clone());
         assert_eq!(provider.name(), "in-memory");
         provider.list(1).await.expect("the cloud answers");

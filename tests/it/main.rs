@@ -1,5 +1,6 @@
 //! Tests of the whole.
 mod architecture;
+mod clouds;
 mod control_plane;
 mod crds;
 mod dashboards;

@@ -148,26 +148,20 @@ impl Backend {
         Ok(())
     }
 
-    /// The output of a container: one line for each thing that happened to it. Nothing to wait for: it is not followed.
+    /// The output of a container: its arguments, as `echo` would write them. Nothing comes later, so it is not followed.
     pub fn logs(&mut self, id: &RemoteId, query: &LogQuery, now: Timestamp) -> Result<Vec<u8>, Error> {
         self.answerable(Operation::Logs, now)?;
         let uid = PodUid::new(id.as_str().strip_prefix(ID_PREFIX).unwrap_or(id.as_str()));
-        let pod = self.peek(&uid, now).ok_or_else(|| self.error(ErrorKind::NotFound, Operation::Logs))?;
-        let mut text = String::new();
-        if pod.started_at.is_some() {
-            text.push_str(&format!("{} of {}/{} started\n", query.container, pod.namespace, pod.name));
+        let held = self.pods.get(&uid).filter(|held| held.run_at <= now);
+        let container = held.and_then(|held| held.request.containers.iter().find(|one| one.name == query.container));
+        let container = container.ok_or_else(|| self.error(ErrorKind::NotFound, Operation::Logs))?;
+        let mut output = container.arguments.join(" ").into_bytes();
+        output.push(b'\n');
+        if query.tail_lines == Some(0) {
+            output.clear();
         }
-        if let Some(Exit::Finished { code }) = pod.exit {
-            text.push_str(&format!("{} ended with {code}\n", query.container));
-        }
-        if let Some(lines) = query.tail_lines {
-            let skipped = text.lines().count().saturating_sub(lines as usize);
-            text = text.lines().skip(skipped).fold(String::new(), |text, line| text + line + "\n");
-        }
-        let most = query.limit_bytes.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
-        let mut bytes = text.into_bytes();
-        bytes.truncate(most);
-        Ok(bytes)
+        output.truncate(query.limit_bytes.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX));
+        Ok(output)
     }
 
     /// The containers end by themselves: the world's part, a cloud does not know how long a pod runs. Nothing happens to a pod

@@ -1,5 +1,6 @@
 //! The trait over the cloud in memory.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -7,25 +8,39 @@ use futures::{StreamExt, stream};
 use policy::Timestamp;
 
 use super::Backend;
-use crate::{Clock, Error, LogQuery, LogStream, Observation, PodRequest, PodUid, Provider, RemoteId, RemotePod};
+use crate::{Clock, Error, LogQuery, LogStream, Observation, Ownership, PodRequest, PodUid, Provider, RemoteId, RemotePod};
 
 /// A [`Backend`] as a [`Provider`], with a clock passed in.
 #[derive(Clone)]
 pub struct MemoryProvider {
-    backend: Arc<Mutex<Backend>>,
+    account: Arc<Mutex<Backend>>,
+    /// Whose each pod is.
+    owners: Arc<Mutex<HashMap<PodUid, Ownership>>>,
+    owner: Ownership,
     clock: Clock,
 }
 
 impl MemoryProvider {
     /// Puts the trait over a backend; `clock` is asked once per call.
-    pub fn new(backend: Backend, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> MemoryProvider {
-        MemoryProvider { backend: Arc::new(Mutex::new(backend)), clock: Arc::new(clock) }
+    pub fn new(backend: Backend, clock: Clock) -> MemoryProvider {
+        let owner = Ownership { cluster: Arc::from("memory"), virtual_node: Arc::from("memory") };
+        MemoryProvider { account: Arc::new(Mutex::new(backend)), owners: Arc::default(), owner, clock }
+    }
+
+    /// The same account, used by somebody else.
+    #[must_use]
+    pub fn of(&self, owner: Ownership) -> MemoryProvider {
+        MemoryProvider { owner, ..self.clone() }
     }
 
     /// The cloud behind the trait, for faults and for ending pods. Not to be held across a call.
     pub fn backend(&self) -> MutexGuard<'_, Backend> {
         // A poisoned lock means that a test has failed already; its state is as good as before.
-        self.backend.lock().unwrap_or_else(PoisonError::into_inner)
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owners(&self) -> MutexGuard<'_, HashMap<PodUid, Ownership>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> Timestamp {
@@ -44,6 +59,7 @@ impl Provider for MemoryProvider {
     }
 
     async fn create(&self, request: &PodRequest) -> Result<RemotePod, Error> {
+        self.owners().entry(request.uid.clone()).or_insert_with(|| self.owner.clone());
         self.backend().create(request, self.now())
     }
 
@@ -52,7 +68,11 @@ impl Provider for MemoryProvider {
     }
 
     async fn list(&self, limit: usize) -> Result<Vec<RemotePod>, Error> {
-        self.backend().list(limit, self.now())
+        let mut pods = self.backend().list(usize::MAX, self.now())?;
+        let owners = self.owners();
+        pods.retain(|pod| owners.get(&pod.uid) == Some(&self.owner));
+        pods.truncate(limit);
+        Ok(pods)
     }
 
     async fn delete(&self, id: &RemoteId) -> Result<(), Error> {

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use policy::virtual_node::{Limits, Prices, Provider as Cloud, Usage};
@@ -179,7 +180,7 @@ fn start_times_spread_but_repeat() {
 
 #[tokio::test]
 async fn the_trait_speaks_to_the_same_cloud() {
-    let provider = MemoryProvider::new(backend(), || second(25));
+    let provider = MemoryProvider::new(backend(), Arc::new(|| second(25)));
     let as_trait: &dyn Provider = &provider;
     let pod = as_trait.create(&request("a")).await.expect("accepted");
     assert_eq!(as_trait.list(10).await.expect("well").len(), 1);

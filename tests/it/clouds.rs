@@ -1,0 +1,4 @@
+//! What must hold for every cloud, and the clouds that it holds for.
+
+mod contract;
+mod memory;
