@@ -126,7 +126,8 @@ const TABLE: [Row; 42] = [
     row(Feature::ArgsWithoutCommand,     [N,                   Y,                   Y,     Y], "args without command"),
     // Nomad interpolates its addresses. The others have none before the start.
     row(Feature::AddressFieldRef,        [N,                   N,                   Y,     Y], "the pod's or host's address in the environment"),
-    row(Feature::ResourceFieldRef,       [N,                   N,                   N,     Y], "requests or limits in the environment"),
+    // The virtual kubelet knows them.
+    row(Feature::ResourceFieldRef,       [Y,                   Y,                   Y,     Y], "requests or limits in the environment"),
     // Resolved by the virtual kubelet into the cloud's secret store.
     row(Feature::SecretEnvironment,      [Y,                   Y,                   Y,     Y], "secrets in the environment"),
     // Fargate: ECR by role, or a secret that somebody put into Secrets Manager.

@@ -30,7 +30,7 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 
 #[test]
 fn dependencies_point_one_way() {
-    let ours = ["policy", "providers", "world", "scheduler-extender", "tests"];
+    let ours = ["policy", "providers", "virtual-node", "world", "scheduler-extender", "tests"];
     let dependencies = dependencies();
     assert_eq!(
         dependencies.keys().map(String::as_str).collect::<BTreeSet<_>>(),

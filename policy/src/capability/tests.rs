@@ -86,7 +86,7 @@ fn the_capability_table() {
         lifecycleHooks          NNNY
         argsWithoutCommand      NYYY
         addressFieldRef         NNYY
-        resourceFieldRef        NNNY
+        resourceFieldRef        YYYY
         secretEnvironment       YYYY
         imagePullSecrets        YCYY
         limitAboveRequests      YYYY
