@@ -29,7 +29,7 @@ differential: ## Random clusters beside the real kube-scheduler; SEEDS=50, or SE
 	cargo build --locked
 	SPILLWAY_SEEDS=$(or $(SEEDS),$(if $(SEED),1,50)) $(if $(SEED),SPILLWAY_SEED=$(SEED)) cargo test -p tests --locked --test it differential:: -- --nocapture
 
-components: ## Build etcd, Kubernetes, KWOK and Prometheus for the tests (once, 10 to 15 minutes on two cores)
+components: ## Build etcd, Kubernetes, KWOK, Prometheus and a service controller for the tests (once, 10 to 15 minutes on two cores)
 	tests/components/build.sh
 
 fmt: ## Format all code
@@ -58,6 +58,7 @@ bench-kubernetes: components ## Fan-outs and single pods against the real kube-s
 	for nodes in 10 1000 5000; do cargo bench -p tests --locked --bench kubernetes -- fan-out --nodes $$nodes --pairs 5; done
 	cargo bench -p tests --locked --bench kubernetes -- fan-out --nodes 10 --pairs 5 --stock-scheduler-limits
 	cargo bench -p tests --locked --bench kubernetes -- single
+	cargo bench -p tests --locked --bench kubernetes -- guards
 	cargo bench -p tests --locked --bench kubernetes -- memory
 
 drill: components ## Spillway killed, hung and cut off in the middle of ROUNDS=25 fan-outs each, beside the real kube-scheduler (about 15 minutes)

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::guards::Guard;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Overflow a Kubernetes cluster into serverless containers, pod by pod, by cost, under a hard cap in money.
@@ -29,8 +30,10 @@ enum Command {
     /// Print the CustomResourceDefinitions.
     #[command(after_help = "Example:\n  spillway crds | kubectl apply -f -")]
     Crds,
-    /// Print the admission policies that keep virtual nodes closed to everybody but Spillway.
-    #[command(after_help = "Example:\n  spillway guards --node fargate-us-east-1 --node aci-eastus | kubectl apply -f -")]
+    /// Print the admission policies that keep virtual nodes closed to everybody but Spillway, and from breaking others.
+    #[command(
+        after_help = "Examples:\n  spillway guards --node fargate-us-east-1 --node aci-eastus | kubectl apply -f -\n  spillway guards --only nodes,daemon-sets"
+    )]
     Guards(GuardsArgs),
     /// Say why a pod is where it is, or why it waits: tier by tier, backend by backend, with prices.
     #[command(
@@ -83,6 +86,9 @@ struct RunArgs {
     /// Whether the admission policies that guard virtual nodes are kept up to date.
     #[arg(long, env = "SPILLWAY_GUARDS", default_value = "apply", value_name = "WHAT")]
     guards: GuardsMode,
+    /// What happens to DaemonSets that would make pods for virtual nodes: their rolling updates would stop.
+    #[arg(long, env = "SPILLWAY_DAEMON_SETS", default_value = "keep-off", value_name = "WHAT")]
+    daemon_sets: DaemonSetsMode,
     /// Form of the log; its level is set by $RUST_LOG.
     #[arg(long, env = "SPILLWAY_LOG", default_value = "text", value_name = "FORM")]
     log: LogForm,
@@ -95,6 +101,15 @@ enum GuardsMode {
     Apply,
     /// Somebody else does (`spillway guards`).
     Ignore,
+}
+
+/// What happens to DaemonSets that tolerate everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum DaemonSetsMode {
+    /// Their templates get the node affinity `type NotIn [virtual-kubelet]`, which restarts the pods of those that lack it, once.
+    KeepOff,
+    /// Nothing is done about them.
+    Leave,
 }
 
 /// Form of the log.
@@ -111,6 +126,9 @@ struct GuardsArgs {
     /// Name of a virtual node's Node object; may be given several times. By default those of the cluster's VirtualNodes.
     #[arg(long = "node", value_name = "NAME")]
     nodes: Vec<String>,
+    /// Only these guards.
+    #[arg(long, value_name = "GUARD", value_delimiter = ',')]
+    only: Vec<Guard>,
     /// Kubeconfig file, if the names are to be asked for.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -198,13 +216,14 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 fn guards(args: GuardsArgs) -> anyhow::Result<()> {
-    let GuardsArgs { nodes, kubeconfig } = args;
+    let GuardsArgs { nodes, only, kubeconfig } = args;
     let subjects = if nodes.is_empty() {
         runtime()?.block_on(serve::guard_subjects(kubeconfig.as_deref()))?
     } else {
         crate::guards::Subjects::named(nodes.iter().map(String::as_str))
     };
-    print(&crate::guards::print(&subjects)?)
+    let only = if only.is_empty() { Guard::ALL.to_vec() } else { only };
+    print(&crate::guards::print(&subjects, &only)?)
 }
 
 /// An async runtime for one command. Decisions are made by one task; the others wait for the network.

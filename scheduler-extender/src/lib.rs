@@ -7,6 +7,7 @@ pub mod cli;
 pub mod committer;
 pub mod compile;
 pub mod crds;
+pub mod daemon_sets;
 pub mod demo;
 pub mod duration;
 pub mod expression;

@@ -36,7 +36,7 @@ use policy::Money;
 use policy::burst_policy::Mode;
 use policy::virtual_node::Provider;
 use prometheus::proto::MetricFamily;
-use prometheus::{HistogramVec, IntCounterVec, Registry, TextEncoder};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder};
 use providers::ErrorKind;
 use series::Series;
 use spend::Spend;
@@ -97,6 +97,7 @@ pub struct Metrics {
     backend_errors: IntCounterVec,
     match_condition_errors: IntCounterVec,
     hygiene_repairs: IntCounterVec,
+    daemon_sets_open: IntGauge,
     extender: ExtenderSeries,
     spend: Spend,
     mirror: Mirror,
@@ -173,6 +174,10 @@ impl Metrics {
                 "spillway_hygiene_repairs_total",
                 "Repairs of Nodes of virtual kubelets that had drifted, by what was repaired.",
                 &["check"],
+            )?,
+            daemon_sets_open: series.gauge(
+                "spillway_daemon_sets_open",
+                "DaemonSets that make pods for virtual nodes, so that their rolling updates stop.",
             )?,
             spend,
             mirror,
@@ -284,6 +289,11 @@ impl Metrics {
         for check in checks {
             self.hygiene_repairs.with_label_values(&[check.label()]).inc();
         }
+    }
+
+    /// So many DaemonSets make pods for virtual nodes although they were told not to.
+    pub fn daemon_sets_open(&self, count: usize) {
+        self.daemon_sets_open.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Replaces all gauges by what is true now.

@@ -4,11 +4,14 @@
 //! cargo bench -p tests --bench kubernetes -- fan-out --nodes 1000 --pairs 5
 //! cargo bench -p tests --bench kubernetes -- single
 //! cargo bench -p tests --bench kubernetes -- memory
+//! cargo bench -p tests --bench kubernetes -- guards
 //! ```
 //!
 //! *fan-out*: a Job of 1,000 pods. Reference: its pods are small, everything fits on dedicated nodes, no Spillway runs.
 //! Measured: its pods are ten times as large, dedicated nodes have room for 100, Spillway binds the rest. Time from the POST of
 //! the Job until the last pod has a node, seen through a watch. Both halves of a pair run on the same control plane.
+//!
+//! *guards*: what the admission policies cost a request that has nothing to do with Spillway, with 50 virtual nodes.
 
 #[path = "../it/scenario.rs"]
 #[allow(dead_code, reason = "the stage is shared with the tests")]
@@ -20,13 +23,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, PostParams};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use scenario::{Extender, NAMESPACE, Scenario, dedicated_first};
+use scheduler_extender::guards::{COMPONENT, Guard, Subjects};
+use scheduler_extender::run::AdmissionPolicies;
 use serde_json::json;
-use world::control_plane::{Component, DedicatedNodes, SchedulerOptions, User, wait_until};
+use world::control_plane::{Component, ControlPlane, DedicatedNodes, SchedulerOptions, User, wait_until};
 
 const PODS: u32 = 1000;
 const ROOM: usize = 100;
@@ -47,13 +52,14 @@ fn main() -> Result<()> {
             runtime.block_on(fan_out(number("--nodes", 10)?, number("--pairs", 5)?, stock))
         }
         Some("single") => runtime.block_on(single(number("--pods", 50)?)),
+        Some("guards") => runtime.block_on(guards(number("--virtual-nodes", 50)?, number("--rounds", 5)?)),
         Some("memory") => runtime.block_on(memory(number("--nodes", 5000)?, number("--pods", 50_000)?)),
         // `cargo bench` runs every benchmark; this one takes minutes and wants to be asked for.
         None => {
-            println!("kubernetes: say fan-out, single or memory");
+            println!("kubernetes: say fan-out, single, guards or memory");
             Ok(())
         }
-        Some(other) => bail!("{other}: fan-out, single or memory"),
+        Some(other) => bail!("{other}: fan-out, single, guards or memory"),
     }
 }
 
@@ -188,6 +194,80 @@ async fn single(count: usize) -> Result<()> {
         at(100)
     );
     Ok(())
+}
+
+/// Requests per round and kind. One client, one at a time: latency, not throughput.
+const REQUESTS: usize = 200;
+/// What is measured of each.
+const KINDS: [&str; 3] = ["POST pod", "POST Binding", "PATCH node status"];
+/// After so long a policy that was deleted is out of force.
+const SETTLES: Duration = Duration::from_secs(2);
+
+/// Creation of a pod, its Binding to a dedicated node, and a kubelet's status, without the guards and with them, in turn.
+async fn guards(virtual_nodes: usize, rounds: usize) -> Result<()> {
+    let plane = ControlPlane::builder().scheduler(None).controllers(None).kwok(false).start().await?;
+    let client = plane.client(User::Admin)?;
+    plane.create_dedicated_nodes(&DedicatedNodes::new("dedicated", 1)).await?;
+    let names: Vec<String> = (0..virtual_nodes).map(|number| format!("virtual-{number}")).collect();
+    let mut subjects = Subjects::named(names.iter().map(String::as_str));
+    subjects.adopting = names.iter().map(|name| [("example.com/backend".to_owned(), name.clone())].into()).collect();
+    let policies = AdmissionPolicies::of(&client, COMPONENT).await?;
+    let wanted = scheduler_extender::guards::guards(&subjects, &Guard::ALL);
+    let mut without: [Vec<Duration>; 3] = Default::default();
+    let mut with: [Vec<Duration>; 3] = Default::default();
+    // The first round only warms up.
+    for round in 0..=rounds {
+        for (name, times) in [("without", &mut without), ("with", &mut with)] {
+            if name == "with" {
+                policies.put_in_force(&wanted).await?;
+            } else {
+                policies.prune(&[]).await?;
+                tokio::time::sleep(SETTLES).await;
+            }
+            let measured = requests(&client, &format!("{round}-{name}")).await?;
+            if round > 0 {
+                times.iter_mut().zip(measured).for_each(|(all, new)| all.extend(new));
+            }
+        }
+    }
+    println!("{virtual_nodes} virtual nodes, {rounds} rounds of {REQUESTS} requests of each kind, in turn; milliseconds");
+    println!("{:>32}  {:>8}  {:>8}  {:>8}", "", "p50", "p90", "p99");
+    for (kind, (mut without, mut with)) in KINDS.into_iter().zip(without.into_iter().zip(with)) {
+        for (how, times) in [("without guards", &mut without), ("with guards", &mut with)] {
+            times.sort();
+            let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1000.0;
+            println!("{:>32}  {:>8.2}  {:>8.2}  {:>8.2}", format!("{kind}, {how}"), at(50), at(90), at(99));
+        }
+    }
+    Ok(())
+}
+
+/// The times of one round, by kind.
+async fn requests(client: &Client, round: &str) -> Result<[Vec<Duration>; 3]> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let nodes: Api<Node> = Api::all(client.clone());
+    let mut times: [Vec<Duration>; 3] = Default::default();
+    for number in 0..REQUESTS {
+        let name = format!("pod-{round}-{number}");
+        let pod = json!({"metadata": {"name": name}, "spec": {"schedulerName": "nobody",
+            "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1m"}}}]}});
+        let pod = serde_json::from_value(pod)?;
+        let started = Instant::now();
+        pods.create(&PostParams::default(), &pod).await?;
+        times[0].push(started.elapsed());
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "namespace": "default"},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": "dedicated-0"}});
+        let started = Instant::now();
+        pods.create_subresource::<_, serde_json::Value>("binding", &name, &PostParams::default(), &binding).await?;
+        times[1].push(started.elapsed());
+        let status = json!({"status": {"allocatable": {"example.com/beat": number.to_string()}}});
+        let started = Instant::now();
+        nodes.patch_status("dedicated-0", &PatchParams::default(), &Patch::Merge(&status)).await?;
+        times[2].push(started.elapsed());
+    }
+    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    pods.delete_collection(&at_once, &ListParams::default()).await?;
+    Ok(times)
 }
 
 /// Resident memory with many nodes and pods.

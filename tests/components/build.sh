@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Builds the real programs that the tests, the demo and the benchmarks run beside Spillway.
 #
-# usage: build.sh [kubernetes|etcd|kwok|prometheus]...      (none: all of them)
+# usage: build.sh [kubernetes|etcd|kwok|prometheus|service-controller]...      (none: all of them)
 #
 # Each program family is a Go module of its own, because their dependency versions conflict. The binaries go
 # to $SPILLWAY_COMPONENTS (default: ~/.cache/spillway/components), outside the target directory, because they
-# take minutes to build and seldom change: a program is built again only when its go.mod, its go.sum or the flags below
-# change. Programs found in $KUBEBUILDER_ASSETS are not built at all.
+# take minutes to build and seldom change: a program is built again only when its go.mod, its go.sum, its own code or the flags
+# below change. Programs found in $KUBEBUILDER_ASSETS are not built at all.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -29,6 +29,7 @@ etcd|etcd|go.etcd.io/etcd/server/v3|
 kwok|kwok|sigs.k8s.io/kwok/cmd/kwok|
 prometheus|prometheus|github.com/prometheus/prometheus/cmd/prometheus|
 prometheus|promtool|github.com/prometheus/prometheus/cmd/promtool|
+service-controller|service-controller|spillway.dev/tests/components/service-controller|
 LIST
 }
 
@@ -51,7 +52,8 @@ build() { # family program package linker-flags
     return
   fi
   local wanted stamp=$cache/.stamps/$program started=$SECONDS partial=$cache/.$program.$$
-  wanted=$({ cat "$here/$family/go.mod" "$here/$family/go.sum"; echo "$package $flags"; } | sha256sum | cut -d' ' -f1)
+  # Most families are other people's programs only.
+  wanted=$({ cat "$here/$family/go.mod" "$here/$family/go.sum"; cat "$here/$family"/*.go 2>/dev/null || true; echo "$package $flags"; } | sha256sum | cut -d' ' -f1)
   if [[ -x $cache/$program && $(cat "$stamp" 2>/dev/null) == "$wanted" ]]; then
     say "$program: up to date"
     return
@@ -68,7 +70,7 @@ build() { # family program package linker-flags
 
 main() {
   local families=("$@") wanted_family family program package flags
-  ((${#families[@]})) || families=(kubernetes etcd kwok prometheus)
+  ((${#families[@]})) || families=(kubernetes etcd kwok prometheus service-controller)
   require_go
   mkdir -p "$cache/.stamps"
   # Two checkouts may share the cache: one builds, the other waits and then finds everything done.

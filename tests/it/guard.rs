@@ -6,7 +6,8 @@ use anyhow::ensure;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, GetParams, Request};
+use kube::api::{DeleteParams, GetParams, ListParams, PostParams, Request};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use scheduler_extender::record::ANNOTATION;
 use serde_json::{Value, json};
@@ -15,21 +16,31 @@ use world::control_plane::{User, VirtualNodeObject, place_of, wait_until};
 use crate::scenario::{Extender, NAMESPACE, PATIENCE, Scenario, dedicated_first, record};
 
 mod admission;
+mod daemon_sets;
+mod load_balancers;
 mod nodes;
 
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
 
-/// A client and what the API server says to it.
+/// Somebody, and what the API server says to him.
 struct As {
-    user: User,
+    name: String,
     client: Client,
+    /// The administrator speaks for him: the API server sees his name, his rights and nobody else's.
+    impersonated: bool,
 }
 
 impl As {
     fn new(scenario: &Scenario, user: User) -> As {
-        As { user, client: scenario.plane.client(user).expect("a client") }
+        let client = scenario.plane.client(user).expect("a client");
+        As { name: user.name().to_owned(), client, impersonated: false }
+    }
+
+    /// Any user by name.
+    fn named(scenario: &Scenario, name: &str) -> As {
+        As { name: name.to_owned(), client: scenario.client.clone(), impersonated: true }
     }
 
     /// The status code, and what was said to a refusal.
@@ -38,25 +49,28 @@ impl As {
         *request.method_mut() = method.parse().expect("a method");
         *request.uri_mut() = path.parse().expect("a path");
         request.headers_mut().insert("content-type", content.parse().expect("a type"));
+        if self.impersonated {
+            request.headers_mut().insert("impersonate-user", self.name.parse().expect("a name"));
+        }
         *request.body_mut() = serde_json::to_vec(body).expect("JSON");
         match self.client.request_text(request).await {
             Ok(_) => (200, String::new()),
             Err(kube::Error::Api(status)) => (status.code, status.message.clone()),
-            Err(error) => panic!("{:?} {method} {path}: {error}", self.user),
+            Err(error) => panic!("{} {method} {path}: {error}", self.name),
         }
     }
 
     async fn refused(&self, what: &str, method: &str, path: &str, content: &str, body: &Value) {
         let (code, message) = self.send(method, path, content, body).await;
-        assert_eq!(code, 403, "{what} by {:?}: {message}", self.user);
+        assert_eq!(code, 403, "{what} by {}: {message}", self.name);
         // Refused by the guard and by nothing else.
-        assert!(message.contains("ValidatingAdmissionPolicy 'spillway-"), "{what} by {:?}: {message}", self.user);
-        assert!(message.contains(self.user.name()), "{message}");
+        assert!(message.contains("ValidatingAdmissionPolicy 'spillway-"), "{what} by {}: {message}", self.name);
+        assert!(message.contains(&self.name), "{message}");
     }
 
     async fn allowed(&self, what: &str, method: &str, path: &str, content: &str, body: &Value) {
         let (code, message) = self.send(method, path, content, body).await;
-        assert_eq!(code, 200, "{what} by {:?}: {message}", self.user);
+        assert_eq!(code, 200, "{what} by {}: {message}", self.name);
     }
 
     /// Binds by the subresource and, where that is refused, by the old resource, too.
@@ -87,17 +101,44 @@ fn idle(name: &str, annotations: Value, more: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE, "annotations": annotations}, "spec": spec})
 }
 
-/// Everything about pods.
-async fn empower_alice(scenario: &Scenario) {
-    let rules = json!([{"apiGroups": [""], "resources": ["*"], "verbs": ["*"]}]);
-    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "pods"}, "rules": rules});
-    scenario.apply(role).await.expect("a role");
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "alice"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "pods"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "alice"}],
-    });
-    scenario.apply(binding).await.expect("a role binding");
+/// Who may do everything but bind to virtual nodes.
+const ALMOST_ADMIN: &str = "almost-admin";
+/// A controller that makes pods.
+const CONTROLLER: &str = "system:serviceaccount:kube-system:job-controller";
+/// Who may do everything in the tests' namespace.
+const TENANT: &str = "tenant";
+
+/// Rights of several kinds of users; none has the verb `bind` on `virtualnodes`.
+async fn empower(scenario: &Scenario) {
+    let all_verbs =
+        json!(["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "impersonate", "escalate"]);
+    let grants = [
+        ("alice", "ClusterRole", "alice", json!({"apiGroups": [""], "resources": ["*"], "verbs": ["*"]})),
+        ("almost-admin", "ClusterRole", ALMOST_ADMIN, json!({"apiGroups": ["*"], "resources": ["*"], "verbs": all_verbs})),
+        ("tenant", "Role", TENANT, json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]})),
+        (
+            "controller",
+            "ClusterRole",
+            CONTROLLER,
+            json!({"apiGroups": [""], "resources": ["pods", "pods/status", "pods/binding", "bindings"], "verbs": ["*"]}),
+        ),
+    ];
+    for (name, kind, user, rule) in grants {
+        let mut metadata = json!({"name": name});
+        if kind == "Role" {
+            metadata["namespace"] = json!(NAMESPACE);
+        }
+        let group = "rbac.authorization.k8s.io";
+        let version = format!("{group}/v1");
+        let role = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "rules": [rule]});
+        scenario.apply(role).await.expect("a role");
+        let binding = json!({
+            "apiVersion": version, "kind": format!("{kind}Binding"), "metadata": metadata,
+            "roleRef": {"apiGroup": group, "kind": kind, "name": name},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+        });
+        scenario.apply(binding).await.expect("a role binding");
+    }
     let alice = scenario.plane.client(User::Alice).expect("a client");
     wait_until("alice's rights", PATIENCE, async || {
         Ok(Api::<Pod>::all(alice.clone()).list(&Default::default()).await.map(drop)?)
@@ -112,14 +153,16 @@ async fn only_spillway_binds_to_virtual_nodes_and_only_spillway_writes_records()
     scenario.dedicated(1, "4").await;
     scenario.virtual_node("virtual-0", "0.04").await;
     scenario.policy("fan-out", "thumbs", dedicated_first(&["virtual-0"]), json!({})).await;
-    empower_alice(&scenario).await;
+    empower(&scenario).await;
     scenario.start().await;
     scenario.virtual_node_ready("virtual-0").await;
     let [alice, scheduler, admin, spillway] =
         [User::Alice, User::Scheduler, User::Admin, User::Spillway].map(|user| As::new(&scenario, user));
 
-    bindings(&alice, &scheduler, &spillway).await;
-    placements(&alice, &admin).await;
+    let [almost, tenant, controller] = [ALMOST_ADMIN, TENANT, CONTROLLER].map(|name| As::named(&scenario, name));
+
+    bindings([&alice, &scheduler, &almost, &tenant, &controller], &spillway).await;
+    placements([&alice, &almost, &tenant, &controller], &admin).await;
     records(&scenario, &alice).await;
     everything_else(&scenario, &alice).await;
     break_glass(&scenario, &admin).await;
@@ -127,11 +170,12 @@ async fn only_spillway_binds_to_virtual_nodes_and_only_spillway_writes_records()
 }
 
 /// Bindings, by both resources; a record in a Binding is a record.
-async fn bindings(alice: &As, scheduler: &As, spillway: &As) {
+async fn bindings(others: [&As; 5], spillway: &As) {
+    let [alice, scheduler, ..] = others;
     let forged = json!({ANNOTATION: "{}"});
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     alice.allowed("an idle pod", "POST", &pods, JSON, &idle("idle", json!({}), json!({}))).await;
-    for user in [alice, scheduler] {
+    for user in others {
         user.cannot_bind("to a virtual node", "idle", "virtual-0", json!({})).await;
         user.cannot_bind("to a virtual node with a record", "idle", "virtual-0", forged.clone()).await;
         user.cannot_bind("a record to a dedicated node", "idle", "dedicated-0", forged.clone()).await;
@@ -146,9 +190,16 @@ async fn bindings(alice: &As, scheduler: &As, spillway: &As) {
 }
 
 /// `spec.nodeName` at creation.
-async fn placements(alice: &As, admin: &As) {
+async fn placements(others: [&As; 4], admin: &As) {
+    let alice = others[0];
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-    alice.refused("spec.nodeName", "POST", &pods, JSON, &idle("placed", json!({}), json!({"nodeName": "virtual-0"}))).await;
+    for user in others {
+        user.refused("spec.nodeName", "POST", &pods, JSON, &idle("placed", json!({}), json!({"nodeName": "virtual-0"}))).await;
+        user.refused("a record at creation", "POST", &pods, JSON, &idle("placed", json!({ANNOTATION: "{}"}), json!({}))).await;
+        let patch = json!({"metadata": {"annotations": {ANNOTATION: null}}});
+        user.refused("the removal of a record", "PATCH", &path("idle", ""), MERGE, &patch).await;
+        user.refused("its removal through the status", "PATCH", &path("idle", "/status"), MERGE, &patch).await;
+    }
     let applied = idle("placed", json!({}), json!({"nodeName": "virtual-0"}));
     let apply = format!("{}?fieldManager=alice&force=true", path("placed", ""));
     alice.refused("spec.nodeName by apply", "PATCH", &apply, APPLY, &applied).await;
@@ -225,7 +276,16 @@ async fn break_glass(scenario: &Scenario, admin: &As) {
 async fn who_tolerates_everything_stays_out(scenario: &Scenario) {
     let everything = json!([{"operator": "Exists"}]);
     let by_name = json!([{"key": "spillway.dev/virtual-node", "operator": "Exists"}]);
+    // Another's virtual kubelet, with room and a taint that its users have always tolerated, is adopted.
+    let nodes: Api<Node> = Api::all(scenario.client.clone());
+    let foreign = serde_json::from_value(nodes::stock("vk", "vk")).expect("a Node");
+    nodes.create(&PostParams::default(), &foreign).await.expect("a Node");
+    scenario.virtual_node_spec("vk", json!({"inMemory": {"region": "here"}}), "0.04").await;
+    scenario.object_condition("VirtualNode", "vk", "HygieneCompliant", "True", "Compliant").await;
+    let provider = json!([{"key": "virtual-kubelet.io/provider", "operator": "Exists"}, {"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]);
     let cases = [
+        ("of-old", "0", json!({"tolerations": provider, "nodeSelector": {"backend": "vk"}})),
+        ("of-old-wild", "0", json!({"tolerations": everything, "nodeSelector": {"backend": "vk"}})),
         ("too-big", "64", json!({"tolerations": everything})),
         ("wants-it", "0", json!({"tolerations": everything, "nodeSelector": {"type": "virtual-kubelet"}})),
         ("wants-it-by-name", "0", json!({"tolerations": by_name, "nodeSelector": {"backend": "virtual-0"}})),
@@ -241,7 +301,8 @@ async fn who_tolerates_everything_stays_out(scenario: &Scenario) {
         })
         .await
         .expect("Unschedulable");
-        assert!(verdict.contains("Too many pods"), "{name}: {verdict}");
+        let expected = if name == "of-old" { "untolerated taint" } else { "Too many pods" };
+        assert!(verdict.contains(expected), "{name}: {verdict}");
     }
 }
 
@@ -251,7 +312,7 @@ async fn guards_follow_the_virtual_nodes_and_never_stop_dedicated_scheduling() {
     scenario.dedicated(2, "8").await;
     scenario.virtual_node("virtual-0", "0.04").await;
     scenario.policy("fan-out", "thumbs", dedicated_first(&["virtual-0", "virtual-1", "virtual-2"]), json!({})).await;
-    empower_alice(&scenario).await;
+    empower(&scenario).await;
     scenario.start().await;
     let alice = As::new(&scenario, User::Alice);
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
@@ -319,5 +380,85 @@ async fn nothing_stops_dedicated_scheduling(scenario: &Scenario, alice: &As) {
         for name in ["virtual-0", "virtual-1", "virtual-2"] {
             alice.cannot_bind(&format!("to {name} without types, restarted: {restarted}"), "idle", name, json!({})).await;
         }
+    }
+}
+
+/// What belongs to an installation, and goes when it goes.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Process,
+    Types,
+    Policies,
+    Rights,
+    Node,
+}
+
+impl Part {
+    async fn remove(self, scenario: &Scenario) {
+        let kind = |group: &str, version: &str, kind: &str| ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let all = |resource: &ApiResource| -> Api<DynamicObject> { Api::all_with(scenario.client.clone(), resource) };
+        let ours = ListParams::default().labels("app.kubernetes.io/part-of=spillway");
+        match self {
+            Part::Process => scenario.kill().await,
+            Part::Types => {
+                let crds = all(&kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition"));
+                crds.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("deleted");
+                wait_until("no types", PATIENCE, async || {
+                    ensure!(crds.list(&ListParams::default()).await?.items.is_empty(), "some are left");
+                    Ok(())
+                })
+                .await
+                .expect("gone");
+            }
+            Part::Policies => {
+                for of in ["Validating", "Mutating"]
+                    .iter()
+                    .flat_map(|of| [format!("{of}AdmissionPolicyBinding"), format!("{of}AdmissionPolicy")])
+                {
+                    let policies = all(&kind("admissionregistration.k8s.io", "v1", &of));
+                    policies.delete_collection(&DeleteParams::default(), &ours).await.expect("deleted");
+                }
+            }
+            Part::Rights => {
+                for of in ["ClusterRoleBinding", "ClusterRole"] {
+                    let rights = all(&kind("rbac.authorization.k8s.io", "v1", of));
+                    rights.delete_collection(&DeleteParams::default(), &ours).await.expect("deleted");
+                }
+            }
+            Part::Node => scenario.plane.delete_node("virtual-0").await.expect("it is there"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn uninstalled_in_any_order_nothing_stops_dedicated_scheduling() {
+    use Part::{Node, Policies, Process, Rights, Types};
+    let scenario = Scenario::new(Extender::Absent).await;
+    scenario.dedicated(2, "16").await;
+    let orders = [
+        [Process, Policies, Node, Types, Rights],
+        [Types, Rights, Policies, Node, Process],
+        [Node, Policies, Types, Process, Rights],
+    ];
+    for (round, order) in orders.into_iter().enumerate() {
+        if round > 0 {
+            scenario.install().await.expect("installed again");
+        }
+        scenario.virtual_node("virtual-0", "0.04").await;
+        scenario.start().await;
+        scenario.virtual_node_ready("virtual-0").await;
+        for (step, part) in order.into_iter().enumerate() {
+            part.remove(&scenario).await;
+            // The API server may come back in the middle of it, with whatever is left.
+            if (round, step) == (1, 2) {
+                scenario.plane.restart_apiserver().await.expect("it comes up again");
+            }
+            let app = format!("plain-{round}-{step}");
+            scenario.job(&app, 2, "100m", json!({})).await;
+            assert_eq!(scenario.all_bound(&app, 2).await.counts(), (2, 0, 0), "{order:?} after {part:?}");
+        }
+        scenario.kill().await;
+        // A Spillway that still ran may have put its policies back.
+        Policies.remove(&scenario).await;
     }
 }

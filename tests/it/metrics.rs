@@ -14,8 +14,8 @@ use scheduler_extender::extender::observer::{Call, CertificateEvent, ConnectionR
 use scheduler_extender::extender::protocol;
 use scheduler_extender::extender::wire::Mode;
 use scheduler_extender::metrics::{
-    BackendState, BindingOutcome, BudgetAction, BudgetState, Burn, Decided, Gauges, Limits, Metrics, Outcome, Phase, Pods,
-    PolicyState, PriceState, Spender,
+    BackendState, BindingOutcome, BudgetAction, BudgetState, Burn, Decided, Gauges, HygieneState, Limits, Metrics, Outcome,
+    Phase, Pods, PolicyState, PriceState, Spender,
 };
 use tokio::net::TcpListener;
 use world::control_plane::program;
@@ -122,6 +122,7 @@ fn state(tick: u64, backends: &[(&str, Provider, &str)]) -> Gauges {
         gauges.pods.push(pods(Some("serverless"), Some((node, provider)), Phase::Starting, 5));
         gauges.burn.push(Burn { namespace: "media".into(), provider, node: node.into(), rate: rate(1_500_000_000) });
         gauges.backends.push(BackendState { provider, node: node.into(), up: true });
+        gauges.hygiene.push(HygieneState { node: node.into(), failed: Vec::new() });
         gauges.prices.push(PriceState {
             provider,
             node: node.into(),

@@ -76,7 +76,7 @@ impl Scenario {
     }
 
     /// Types, rights and the namespace.
-    async fn install(&self) -> Result<()> {
+    pub(crate) async fn install(&self) -> Result<()> {
         let crds: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         for crd in scheduler_extender::crds::crds() {
             crds.create(&PostParams::default(), &crd).await?;

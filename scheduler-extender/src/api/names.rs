@@ -26,6 +26,9 @@ pub const DO_NOT_BURST_LABEL: &str = "spillway.dev/do-not-burst";
 /// Annotation of a virtual node's Node that is touched to wake kube-scheduler.
 pub const WOKEN_AT_ANNOTATION: &str = "spillway.dev/woken-at";
 
+/// Annotation of a DaemonSet that Spillway has kept off virtual nodes, once.
+pub const KEPT_OFF_ANNOTATION: &str = "spillway.dev/kept-off";
+
 /// Extended resource whose limit `0` sends a pod through the extender.
 pub const EXTENDER_MARKER: &str = "spillway.dev/burst";
 /// Scheduling gate of pods whose policy asks for a gate.

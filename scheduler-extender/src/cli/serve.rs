@@ -10,7 +10,7 @@ use kube::Api;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::{GuardsMode, LogForm, RunArgs};
+use super::{DaemonSetsMode, GuardsMode, LogForm, RunArgs};
 use crate::admin::{Admin, Readiness};
 use crate::committer::Settings;
 use crate::extender::answers::SnapshotAnswers;
@@ -56,6 +56,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         bindings_per_second,
         bindings_in_flight,
         guards,
+        daemon_sets,
         log: _,
     } = args;
     anyhow::ensure!(
@@ -80,6 +81,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         bindings_per_second,
         bindings_in_flight: usize::from(bindings_in_flight),
         await_guards: guards == GuardsMode::Apply,
+        keep_off_daemon_sets: daemon_sets == DaemonSetsMode::KeepOff,
         ..Settings::standard(&currency)
     };
 

@@ -279,6 +279,8 @@ pub struct Settings {
     pub tick: Duration,
     /// A virtual node takes pods only when [`Event::Guarded`] has named its Node. Without this somebody else keeps the guards.
     pub await_guards: bool,
+    /// Whether DaemonSets are kept off virtual nodes.
+    pub keep_off_daemon_sets: bool,
 }
 
 impl Settings {
@@ -291,6 +293,7 @@ impl Settings {
             currency: Arc::from(currency),
             tick: Duration::from_secs(1),
             await_guards: false,
+            keep_off_daemon_sets: false,
         }
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "JSON literals read better without a reference")]
 
 mod failures;
+mod hygiene;
 mod money;
 mod objects;
 

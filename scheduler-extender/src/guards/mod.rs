@@ -3,6 +3,7 @@
 //! The names of the Nodes stand in the expressions, because a policy with a parameter object refuses every Binding of the
 //! cluster when that object or its kind is lost.
 
+mod daemon_sets;
 mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,8 @@ pub const BIND_GUARD: &str = "spillway-bind-guard";
 pub const RECORD_GUARD: &str = "spillway-record-guard";
 /// See [`BIND_GUARD`].
 pub const NODE_GUARD: &str = "spillway-node-guard";
+/// See [`BIND_GUARD`].
+pub const DAEMON_SET_GUARD: &str = "spillway-daemon-set-guard";
 /// The label by which the guards belong together.
 pub const COMPONENT: &str = "guards";
 
@@ -35,6 +38,26 @@ pub struct Subjects {
     pub adopting: BTreeSet<BTreeMap<String, String>>,
 }
 
+/// A guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Guard {
+    /// Who may bind to virtual nodes.
+    Bindings,
+    /// Who may write decisions, and create pods on virtual nodes.
+    Records,
+    /// What the Nodes of virtual kubelets carry.
+    Nodes,
+    /// DaemonSets make no pods for virtual nodes.
+    DaemonSets,
+}
+
+// === impl Guard ===
+
+impl Guard {
+    /// All of them.
+    pub const ALL: [Guard; 4] = [Guard::Bindings, Guard::Records, Guard::Nodes, Guard::DaemonSets];
+}
+
 // === impl Subjects ===
 
 impl Subjects {
@@ -43,22 +66,29 @@ impl Subjects {
         let names: BTreeSet<Arc<str>> = names.into_iter().map(Arc::from).collect();
         Subjects { bound: names.clone(), closed: names, adopting: BTreeSet::new() }
     }
+
+    /// Whether there are no virtual nodes, nor will be.
+    pub fn is_empty(&self) -> bool {
+        let Subjects { bound, closed, adopting } = self;
+        bound.is_empty() && closed.is_empty() && adopting.is_empty()
+    }
 }
 
-/// The guard policies and their bindings, ready for server-side apply.
-pub fn guards(subjects: &Subjects) -> Vec<Value> {
+/// These guards' policies and their bindings, ready for server-side apply.
+pub fn guards(subjects: &Subjects, which: &[Guard]) -> Vec<Value> {
     let names = admission::quoted_list(subjects.bound.iter().map(|name| &**name));
-    [
-        admission::validating(COMPONENT, BIND_GUARD, &bind_guard(&names)),
-        admission::validating(COMPONENT, RECORD_GUARD, &record_guard(&names)),
-        admission::mutating(COMPONENT, NODE_GUARD, &nodes::node_guard(subjects)),
-    ]
-    .concat()
+    let guard = |guard: &Guard| match guard {
+        Guard::Bindings => admission::validating(COMPONENT, BIND_GUARD, &bind_guard(&names)),
+        Guard::Records => admission::validating(COMPONENT, RECORD_GUARD, &record_guard(&names)),
+        Guard::Nodes => admission::mutating(COMPONENT, NODE_GUARD, &nodes::node_guard(subjects)),
+        Guard::DaemonSets => admission::mutating(COMPONENT, DAEMON_SET_GUARD, &daemon_sets::daemon_set_guard()),
+    };
+    which.iter().flat_map(guard).collect()
 }
 
 /// The guards as a YAML stream, for `kubectl apply`.
-pub fn print(subjects: &Subjects) -> Result<String, serde_yaml_ng::Error> {
-    let documents: Result<Vec<String>, _> = guards(subjects).iter().map(serde_yaml_ng::to_string).collect();
+pub fn print(subjects: &Subjects, which: &[Guard]) -> Result<String, serde_yaml_ng::Error> {
+    let documents: Result<Vec<String>, _> = guards(subjects, which).iter().map(serde_yaml_ng::to_string).collect();
     Ok(documents?.join("---\n"))
 }
 
@@ -115,8 +145,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_printed_is_what_is_applied() {
+        for which in [&Guard::ALL[..], &[Guard::Nodes]] {
+            let subjects = Subjects::named(["a", "b"]);
+            let printed = print(&subjects, which).expect("YAML");
+            let documents: Vec<Value> = serde_yaml_ng::Deserializer::from_str(&printed)
+                .map(|document| serde::Deserialize::deserialize(document).expect("a document"))
+                .collect();
+            assert_eq!(documents, guards(&subjects, which));
+            assert_eq!(documents.len(), 2 * which.len(), "a policy and a binding each");
+        }
+    }
+
+    #[test]
     fn no_guard_has_parameters() {
-        for guard in guards(&Subjects::named(["a"])) {
+        for guard in guards(&Subjects::named(["a"]), &Guard::ALL) {
             assert_eq!(guard["spec"].get("paramKind"), None, "a lost parameter object would stop every Binding");
         }
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 /// Every series there is. Dashboards, alerts and other people's queries hang on these names: a change here is a change of
 /// the interface.
-const SERIES: [&str; 31] = [
+const SERIES: [&str; 32] = [
     "spillway_backend_errors_total",
     "spillway_backend_up",
     "spillway_bindings_total",
@@ -27,6 +27,7 @@ const SERIES: [&str; 31] = [
     "spillway_cost_avoided_total",
     "spillway_cost_rate_per_hour",
     "spillway_cost_total",
+    "spillway_daemon_sets_open",
     "spillway_decision_duration_seconds",
     "spillway_decisions_total",
     "spillway_extender_connections_refused_total",
@@ -75,10 +76,11 @@ const LABELS: [&str; 25] = [
 ];
 
 /// Nouns that are counted, numbers without a unit, and yes-or-no; a gauge of something else needs a unit in its name.
-const UNITLESS: [&str; 9] = [
+const UNITLESS: [&str; 10] = [
     "spillway_backend_up",
     "spillway_commits_in_flight",
     "spillway_commits_queued",
+    "spillway_daemon_sets_open",
     "spillway_leader",
     "spillway_pods",
     "spillway_pods_waiting_with_room",

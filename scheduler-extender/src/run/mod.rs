@@ -5,6 +5,7 @@
 
 mod admission;
 mod client;
+mod daemon_sets;
 mod guarding;
 mod watches;
 mod writes;
@@ -45,6 +46,8 @@ pub struct Handle {
     pub synced: Arc<AtomicBool>,
     /// Whether the guards have been in force once, if this process keeps them.
     pub guarded: Arc<AtomicBool>,
+    /// Whether the DaemonSets that existed are kept off virtual nodes, if this process does that.
+    pub kept_off: Arc<AtomicBool>,
 }
 
 impl Default for Handle {
@@ -54,6 +57,7 @@ impl Default for Handle {
             extender_asked: Arc::default(),
             synced: Arc::default(),
             guarded: Arc::default(),
+            kept_off: Arc::default(),
         }
     }
 }
@@ -73,7 +77,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let (events, queue) = mpsc::channel(QUEUE);
     let watches = watches::spawn(&client, &events);
-    let guarding = guarding::keep(client.clone(), settings.await_guards, handle.clone(), events.clone());
+    let guarding = guarding::keep(client.clone(), &settings, handle.clone(), events.clone());
+    let keeping_off = daemon_sets::keep_off(client.clone(), settings.keep_off_daemon_sets, handle.clone(), metrics.clone());
     let writer = Writer::new(client, events);
     let tick = settings.tick;
     let committer = Committer::new(settings, metrics.clone());
@@ -85,6 +90,7 @@ pub async fn run(
         () = driver.drive(|_| false) => anyhow::bail!("the event queue closed while the committer was running"),
         ended = &mut watches => return ended,
         ended = guarding => return ended,
+        ended = keeping_off => return ended,
         () = &mut shutdown => {}
     }
     // What is under way is finished, and money that is authorized and not used goes back; a successor would count it as spent.

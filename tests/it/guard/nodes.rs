@@ -9,16 +9,16 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
-use world::control_plane::wait_until;
+use world::control_plane::{User, wait_until};
 
 use super::{As, JSON, MERGE};
-use crate::scenario::{Extender, PATIENCE, Scenario, dedicated_first};
+use crate::scenario::{Extender, PATIENCE, Scenario, dedicated_first, program};
 
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const LOAD_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// A Node as old virtual kubelets make it: a host, a zone, a machine, in every load balancer, open to all.
-fn stock(name: &str, backend: &str) -> Value {
+pub(super) fn stock(name: &str, backend: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": {
@@ -151,7 +151,7 @@ async fn nobody_ever_sees_a_virtual_node_without_its_guard() {
     scenario.start().await;
     let dedicated = get(&scenario, "dedicated-0").await;
     let seen = Seen::from_now(&scenario.client).await;
-    let kubelet = As::new(&scenario, world::control_plane::User::Admin);
+    let kubelet = As::new(&scenario, User::Admin);
 
     // Its own name says that the Node is a managed one, even if nothing on it does.
     let bare = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "managed"}});
@@ -222,7 +222,7 @@ async fn drift_is_repaired_counted_and_shown() {
 
     // Once more, and as often as somebody does it; the condition says so meanwhile, and what is wrong.
     let statuses = tokio::spawn(hygiene_states(scenario.client.clone()));
-    let kubelet = As::new(&scenario, world::control_plane::User::Admin);
+    let kubelet = As::new(&scenario, User::Admin);
     tamper(&kubelet, "vk").await;
     repaired("vk", true).await;
     scenario.object_condition("VirtualNode", "adopted", "HygieneCompliant", "True", "Compliant").await;
@@ -238,6 +238,20 @@ async fn drift_is_repaired_counted_and_shown() {
     .expect("compliant");
     let states = statuses.await.expect("no panic").expect("a watch");
     assert!(states.contains("taint spillway.dev/virtual-node:NoSchedule"), "{states}");
+
+    // Somebody else applies the guards, as printed.
+    let mut printing = tokio::process::Command::new(program());
+    printing.arg("guards").arg("--kubeconfig").arg(scenario.plane.kubeconfig_path(User::Admin));
+    let printed = printing.output().await.expect("the program");
+    scenario.apply_yaml(&String::from_utf8(printed.stdout).expect("text")).await.expect("policies");
+    wait_until("the guard is in force", PATIENCE, async || {
+        let again: Node = serde_json::from_value(stock("another", "adopted"))?;
+        let wrong = wrong(&nodes.create(&PostParams { dry_run: true, ..PostParams::default() }, &again).await?, true);
+        ensure!(wrong.is_empty(), "{wrong:?}");
+        Ok(())
+    })
+    .await
+    .expect("in force");
 }
 
 /// The first message of a condition `HygieneCompliant` that is False.

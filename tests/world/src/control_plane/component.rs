@@ -21,6 +21,9 @@ pub enum Component {
     ControllerManager,
     /// KWOK: plays the kubelet of every Node that has [`KWOK_ANNOTATION`].
     Kwok,
+    /// The service controller of cloud controller managers, with a cloud that prints what it is told: each line of its log that
+    /// is a JSON object says which `nodes` the load balancer of a `service` gets.
+    ServiceController,
 }
 
 /// KWOK plays the kubelet of nodes that have this annotation (value [`KWOK_ANNOTATION_VALUE`]), and of no others, so
@@ -58,6 +61,7 @@ impl Component {
             Component::Scheduler | Component::SecondScheduler => "kube-scheduler",
             Component::ControllerManager => "kube-controller-manager",
             Component::Kwok => "kwok",
+            Component::ServiceController => "service-controller",
         }
     }
 
@@ -70,6 +74,7 @@ impl Component {
             Component::SecondScheduler => 5,
             Component::ControllerManager => 6,
             Component::Kwok => 7,
+            Component::ServiceController => 8,
         })
     }
 }
@@ -172,6 +177,13 @@ pub(super) fn kwok(kubeconfig: &Path, folder: &Path, ports: &PortBlock, node_lea
         arguments.push(format!("--config={}", path.display()));
     }
     Ok(arguments)
+}
+
+pub(super) fn service_controller(kubeconfig: &Path, ports: &PortBlock) -> Vec<String> {
+    vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--listen=127.0.0.1:{}", Component::ServiceController.port(ports)),
+    ]
 }
 
 /// Health and metrics over HTTPS with the shared certificate.

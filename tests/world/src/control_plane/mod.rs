@@ -64,6 +64,7 @@ pub struct Builder {
     second_scheduler: Option<SchedulerOptions>,
     controllers: Option<ControllerOptions>,
     kwok: bool,
+    service_controller: bool,
     node_lease: Duration,
     api_server_flags: Vec<String>,
 }
@@ -108,6 +109,12 @@ impl Builder {
         Builder { kwok, ..self }
     }
 
+    /// Whether the service controller of cloud controller managers runs; it does not unless this says so.
+    #[must_use]
+    pub fn service_controller(self, service_controller: bool) -> Builder {
+        Builder { service_controller, ..self }
+    }
+
     /// Duration of the leases of KWOK's nodes instead of a kubelet's 40 s. They are renewed after a quarter of it, which at
     /// thousands of nodes takes a whole core: measurements ask for an hour. The node-lifecycle controller waits for twice
     /// as long, unless the [`ControllerOptions`] say otherwise.
@@ -150,6 +157,7 @@ impl Builder {
             when(self.second_scheduler.is_some(), Component::SecondScheduler),
             when(self.controllers.is_some(), Component::ControllerManager),
             when(self.kwok, Component::Kwok),
+            when(self.service_controller, Component::ServiceController),
         )?;
         Ok(plane)
     }
@@ -166,6 +174,7 @@ impl ControlPlane {
             second_scheduler: None,
             controllers: Some(ControllerOptions::new()),
             kwok: true,
+            service_controller: false,
             node_lease: NODE_LEASE,
             api_server_flags: Vec::new(),
         }
@@ -356,6 +365,7 @@ impl ControlPlane {
                 let kubeconfig = self.kubeconfig_path(User::ControllerManager);
                 component::controller_manager(&kubeconfig, folder, ports, &options, settings.node_lease)
             }
+            Component::ServiceController => component::service_controller(&self.kubeconfig_path(User::Admin), ports),
             Component::Kwok => component::kwok(&self.kubeconfig_path(User::Admin), folder, ports, settings.node_lease)?,
         })
     }
@@ -372,7 +382,7 @@ impl ControlPlane {
     /// An error says what is missing still.
     async fn ready(&self, component: Component) -> Result<()> {
         match component {
-            Component::Etcd | Component::Kwok => {
+            Component::Etcd | Component::Kwok | Component::ServiceController => {
                 TcpStream::connect(("127.0.0.1", component.port(&self.ports))).await?;
             }
             Component::ApiServer => {
