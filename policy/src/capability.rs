@@ -79,7 +79,7 @@ const NOWHERE: [Feature; 14] = [
 /// in no particular order never ends with its Job, a projected token that is not renewed expires under the pod, a probe over
 /// the network works only where the network is routed. The in-memory provider imitates nothing and refuses nothing.
 #[rustfmt::skip]
-const TABLE: [Row; 42] = [
+const TABLE: [Row; 44] = [
     //                                     ACI                   Fargate              Nomad  in-memory
     row(Feature::HostPid,                [N,                   N,                   N,     Y], "hostPID"),
     row(Feature::HostIpc,                [N,                   N,                   N,     Y], "hostIPC"),
@@ -141,6 +141,10 @@ const TABLE: [Row; 42] = [
     row(Feature::Windows,                [If(bare_windows),    If(on_demand),       Y,     Y], "Windows containers of this kind"),
     row(Feature::RuntimeClass,           [N,                   N,                   N,     Y], "a runtime class"),
     row(Feature::UserNamespace,          [N,                   N,                   N,     Y], "a user namespace"),
+    // ACI: a container has no such field.
+    row(Feature::WorkingDirectory,       [N,                   Y,                   Y,     Y], "a working directory of their own"),
+    // ACI and ECS mount whole volumes.
+    row(Feature::SubPath,                [N,                   N,                   Y,     Y], "a subPath in a volume mount"),
 ];
 
 /// Place of each feature's row, so that a verdict costs no search.
@@ -224,6 +228,13 @@ fn unable(feature: Feature, workload: &Workload, node: &VirtualNode) -> Option<R
         (None, Some(E)) => format!("{provider} runs pods with {what} only imperfectly"),
     };
     Some(Refusal { rule: feature.label(), sentence: Cow::Owned(sentence) })
+}
+
+/// The table's refusal of a feature, for a translation that finds it in a pod: it looks at no override, because an admin's
+/// word gives a cloud no new fields.
+pub fn untranslatable(feature: Feature, provider: Provider) -> Refusal {
+    let what = PLACES[feature as usize].map_or(feature.label(), |place| TABLE[usize::from(place)].what);
+    Refusal { rule: feature.label(), sentence: Cow::Owned(format!("Spillway runs no pods with {what} on {}", name(provider))) }
 }
 
 const fn column(provider: Provider) -> usize {

@@ -190,6 +190,10 @@ pub enum Feature {
     RuntimeClass,
     /// A user namespace (`hostUsers: false`).
     UserNamespace,
+    /// A container with `workingDir`.
+    WorkingDirectory,
+    /// A volume mount with `subPath` or `subPathExpr`.
+    SubPath,
 }
 
 /// The features of one pod.
@@ -200,7 +204,7 @@ pub struct FeatureSet(u64);
 
 impl Feature {
     /// Every feature, in order of declaration.
-    pub const ALL: [Feature; 60] = [
+    pub const ALL: [Feature; 62] = [
         Feature::OptedOut,
         Feature::DaemonSet,
         Feature::MirrorPod,
@@ -261,6 +265,8 @@ impl Feature {
         Feature::Windows,
         Feature::RuntimeClass,
         Feature::UserNamespace,
+        Feature::WorkingDirectory,
+        Feature::SubPath,
     ];
 
     /// The constant name of the rule, as in `VirtualNode.spec.capabilities[].rule`; never reworded.
@@ -326,6 +332,8 @@ impl Feature {
             Feature::Windows => "windows",
             Feature::RuntimeClass => "runtimeClass",
             Feature::UserNamespace => "userNamespace",
+            Feature::WorkingDirectory => "workingDirectory",
+            Feature::SubPath => "subPath",
         }
     }
 }

@@ -95,6 +95,8 @@ fn the_capability_table() {
         windows                 ??YY
         runtimeClass            NNNY
         userNamespace           NNNY
+        workingDirectory        NYYY
+        subPath                 NNYY
     ";
     let rows: Vec<(&str, &str)> = table.split_whitespace().collect::<Vec<_>>().chunks(2).map(|row| (row[0], row[1])).collect();
     assert_eq!(rows.len(), TABLE.len());
@@ -289,4 +291,10 @@ fn node_selectors_are_refused_by_name() {
     let refused = refusal(&picky, &node).expect("no such pool");
     assert_eq!(refused.rule, "nodeSelector");
     assert_eq!(refused.sentence, "the pod wants a node whose label pool is gold; the virtual node has none");
+}
+
+#[test]
+fn a_translation_refuses_by_the_same_rule_and_names_the_cloud() {
+    let refusal = untranslatable(Feature::SubPath, Provider::Aci);
+    assert_eq!((refusal.rule, &*refusal.sentence), ("subPath", "Spillway runs no pods with a subPath in a volume mount on ACI"));
 }

@@ -198,6 +198,11 @@ fn of_container(kind: Kind, container: &Container, features: &mut FeatureSet) {
     let host_port = container.ports.iter().flatten().any(|port| port.host_port.is_some_and(|port| port > 0));
     when(features, Feature::HostPort, host_port);
     when(features, Feature::ArgsWithoutCommand, filled(container.args.as_ref()) && !filled(container.command.as_ref()));
+    when(features, Feature::WorkingDirectory, container.working_dir.as_deref().is_some_and(|path| !path.is_empty()));
+    let part = |path: Option<&String>| path.is_some_and(|path| !path.is_empty());
+    let parts =
+        container.volume_mounts.iter().flatten().any(|mount| part(mount.sub_path.as_ref()) || part(mount.sub_path_expr.as_ref()));
+    when(features, Feature::SubPath, parts);
     if let Some(context) = &container.security_context {
         of_security(context, features);
     }
