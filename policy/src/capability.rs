@@ -79,7 +79,7 @@ const NOWHERE: [Feature; 14] = [
 /// in no particular order never ends with its Job, a projected token that is not renewed expires under the pod, a probe over
 /// the network works only where the network is routed. The in-memory provider imitates nothing and refuses nothing.
 #[rustfmt::skip]
-const TABLE: [Row; 44] = [
+const TABLE: [Row; 45] = [
     //                                     ACI                   Fargate              Nomad  in-memory
     row(Feature::HostPid,                [N,                   N,                   N,     Y], "hostPID"),
     row(Feature::HostIpc,                [N,                   N,                   N,     Y], "hostIPC"),
@@ -115,7 +115,8 @@ const TABLE: [Row; 44] = [
     row(Feature::AzureFile,              [Y,                   N,                   C,     Y], "Azure Files volumes"),
     row(Feature::Nfs,                    [N,                   Y,                   N,     Y], "EFS volumes"),
     row(Feature::OtherVolume,            [N,                   N,                   N,     Y], "volumes of a type that no backend has"),
-    row(Feature::LivenessExec,           [Y,                   Y,                   C,     Y], "a liveness probe by command"),
+    // ECS only reports the health of a task that belongs to no service, and does nothing about it.
+    row(Feature::LivenessExec,           [Y,                   E,                   C,     Y], "a liveness probe by command"),
     row(Feature::LivenessHttp,           [Y,                   N,                   C,     Y], "a liveness probe by HTTP"),
     row(Feature::SocketProbe,            [N,                   E,                   C,     Y], "a liveness or readiness probe by TCP or gRPC"),
     // Fargate: from the virtual kubelet, where it can reach the pod's address.
@@ -130,8 +131,8 @@ const TABLE: [Row; 44] = [
     row(Feature::ResourceFieldRef,       [Y,                   Y,                   Y,     Y], "requests or limits in the environment"),
     // Resolved by the virtual kubelet into the cloud's secret store.
     row(Feature::SecretEnvironment,      [Y,                   Y,                   Y,     Y], "secrets in the environment"),
-    // Fargate: ECR by role, or a secret that somebody put into Secrets Manager.
-    row(Feature::ImagePullSecrets,       [Y,                   C,                   Y,     Y], "imagePullSecrets"),
+    // Fargate: put into Secrets Manager for the pod's time.
+    row(Feature::ImagePullSecrets,       [Y,                   Y,                   Y,     Y], "imagePullSecrets"),
     // The bought size is the limit everywhere; a pod that asked for less than its limit gets what it asked for.
     row(Feature::LimitAboveRequests,     [Y,                   Y,                   Y,     Y], "limits above requests"),
     // ACI: best effort with no quota by default. Nomad: a device plugin.
@@ -145,6 +146,8 @@ const TABLE: [Row; 44] = [
     row(Feature::WorkingDirectory,       [N,                   Y,                   Y,     Y], "a working directory of their own"),
     // ACI and ECS mount whole volumes.
     row(Feature::SubPath,                [N,                   N,                   Y,     Y], "a subPath in a volume mount"),
+    // ECS ends a task with the first of its essential containers and kills the others.
+    row(Feature::SeveralContainers,      [Y,                   N,                   Y,     Y], "several containers that end by themselves"),
 ];
 
 /// Place of each feature's row, so that a verdict costs no search.

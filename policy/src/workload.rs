@@ -194,6 +194,8 @@ pub enum Feature {
     WorkingDirectory,
     /// A volume mount with `subPath` or `subPathExpr`.
     SubPath,
+    /// More than one container that ends by itself: the pod ends with the last of them.
+    SeveralContainers,
 }
 
 /// The features of one pod.
@@ -204,7 +206,7 @@ pub struct FeatureSet(u64);
 
 impl Feature {
     /// Every feature, in order of declaration.
-    pub const ALL: [Feature; 62] = [
+    pub const ALL: [Feature; 63] = [
         Feature::OptedOut,
         Feature::DaemonSet,
         Feature::MirrorPod,
@@ -267,6 +269,7 @@ impl Feature {
         Feature::UserNamespace,
         Feature::WorkingDirectory,
         Feature::SubPath,
+        Feature::SeveralContainers,
     ];
 
     /// The constant name of the rule, as in `VirtualNode.spec.capabilities[].rule`; never reworded.
@@ -334,6 +337,7 @@ impl Feature {
             Feature::UserNamespace => "userNamespace",
             Feature::WorkingDirectory => "workingDirectory",
             Feature::SubPath => "subPath",
+            Feature::SeveralContainers => "severalContainers",
         }
     }
 }

@@ -78,7 +78,7 @@ fn the_capability_table() {
         azureFile               YNCY
         nfs                     NYNY
         otherVolume             NNNY
-        livenessExec            YYCY
+        livenessExec            YECY
         livenessHttp            YNCY
         socketProbe             NECY
         readinessProbe          YECY
@@ -88,7 +88,7 @@ fn the_capability_table() {
         addressFieldRef         NNYY
         resourceFieldRef        YYYY
         secretEnvironment       YYYY
-        imagePullSecrets        YCYY
+        imagePullSecrets        YYYY
         limitAboveRequests      YYYY
         gpu                     CNCY
         extendedResource        NNNY
@@ -97,6 +97,7 @@ fn the_capability_table() {
         userNamespace           NNNY
         workingDirectory        NYYY
         subPath                 NNYY
+        severalContainers       YNYY
     ";
     let rows: Vec<(&str, &str)> = table.split_whitespace().collect::<Vec<_>>().chunks(2).map(|row| (row[0], row[1])).collect();
     assert_eq!(rows.len(), TABLE.len());

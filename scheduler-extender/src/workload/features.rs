@@ -126,6 +126,8 @@ fn of_host(spec: &PodSpec, features: &mut FeatureSet) {
         Some("OnFailure") => features.insert(Feature::RestartOnFailure),
         Some(_) => {}
     }
+    let ends_by_itself = spec.restart_policy.as_deref().is_some_and(|policy| policy != "Always");
+    when(features, Feature::SeveralContainers, ends_by_itself && spec.containers.len() > 1);
 }
 
 fn of_pod_security(context: &PodSecurityContext, features: &mut FeatureSet) {
