@@ -19,7 +19,10 @@ use super::super::schema;
         .field_path(".region").reason(Reason::FieldValueForbidden),
     validation = Rule::new("self.cluster == oldSelf.cluster")
         .message("cluster cannot be changed, because what runs there would be lost from sight: create another VirtualNode")
-        .field_path(".cluster").reason(Reason::FieldValueForbidden)
+        .field_path(".cluster").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(self.logGroup) || has(self.executionRoleArn)")
+        .message("logGroup needs executionRoleArn, the role with which ECS writes logs")
+        .field_path(".executionRoleArn")
 )]
 pub struct FargateSpec {
     /// AWS region, for example `us-east-1`.
@@ -50,6 +53,11 @@ pub struct FargateSpec {
     /// Whether tasks get a public address; needed for pulling images in a subnet without NAT.
     #[serde(default)]
     pub assign_public_ip: bool,
+    /// CloudWatch log group that containers write to, which must exist; needs `executionRoleArn`. Absent: output is not
+    /// kept, and `kubectl logs` has nothing to show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "log_group_schema")]
+    pub log_group: Option<String>,
     /// Architecture of the tasks. Two architectures make two virtual nodes.
     #[serde(default)]
     pub architecture: Architecture,
@@ -236,6 +244,10 @@ fn role_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn platform_version_schema(_: &mut SchemaGenerator) -> Schema {
     schema::string(16, "^(LATEST|[0-9]+\\.[0-9]+\\.[0-9]+)$")
+}
+
+fn log_group_schema(_: &mut SchemaGenerator) -> Schema {
+    schema::string(512, "^[A-Za-z0-9_./#-]+$")
 }
 
 fn subscription_schema(_: &mut SchemaGenerator) -> Schema {
