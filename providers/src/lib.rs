@@ -6,9 +6,11 @@
 
 mod bucket;
 mod error;
+pub mod fargate;
 pub mod memory;
 mod observed;
 mod pod;
+pub mod prices;
 mod provider;
 mod remote;
 
