@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the real programs that the tests, the demo and the benchmarks run beside Spillway.
 #
-# usage: build.sh [kubernetes|etcd|kwok|prometheus|service-controller]...      (none: all of them)
+# usage: build.sh [kubernetes|etcd|kwok|prometheus|service-controller|moto]...      (none: all of them)
 #
 # Each program family is a Go module of its own, because their dependency versions conflict. The binaries go
 # to $SPILLWAY_COMPONENTS (default: ~/.cache/spillway/components), outside the target directory, because they
@@ -68,9 +68,29 @@ build() { # family program package linker-flags
   say "$program: built in $((SECONDS - started)) s, $(($(wc -c <"$cache/$program") / 1000000)) MB"
 }
 
+# A Python program: its packages, all of them pinned, in an environment of their own.
+install_moto() {
+  local version stamp folder
+  version=$(sed -n 's/^moto==//p' "$here/moto/requirements.txt")
+  folder=$cache/moto-$version
+  stamp=$(sha256sum <"$here/moto/requirements.txt" | cut -d' ' -f1)
+  if [[ $(cat "$folder/.stamp" 2>/dev/null) == "$stamp" ]]; then
+    say "moto: up to date"
+    return
+  fi
+  command -v python3 >/dev/null || { say "Python 3.10 or newer is needed for moto (no 'python3' in PATH)" >&2; exit 1; }
+  say "moto: installing"
+  # Scripts of an environment name its folder, so it is made in its place and stamped at last.
+  rm -rf "$folder"
+  python3 -m venv "$folder"
+  "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$here/moto/requirements.txt"
+  echo "$stamp" >"$folder/.stamp"
+  say "moto: installed, $(du -sm "$folder" | cut -f1) MB"
+}
+
 main() {
   local families=("$@") wanted_family family program package flags
-  ((${#families[@]})) || families=(kubernetes etcd kwok prometheus service-controller)
+  ((${#families[@]})) || families=(kubernetes etcd kwok prometheus service-controller moto)
   require_go
   mkdir -p "$cache/.stamps"
   # Two checkouts may share the cache: one builds, the other waits and then finds everything done.
@@ -79,6 +99,10 @@ main() {
     flock 9
   fi
   for wanted_family in "${families[@]}"; do
+    if [[ $wanted_family == moto ]]; then
+      install_moto
+      continue
+    fi
     [[ -f $here/$wanted_family/go.mod ]] || { say "unknown component family '$wanted_family'" >&2; exit 1; }
     while IFS='|' read -r family program package flags; do
       if [[ $family == "$wanted_family" ]]; then

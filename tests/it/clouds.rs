@@ -1,4 +1,5 @@
 //! What must hold for every cloud, and the clouds that it holds for.
 
 mod contract;
+mod fargate;
 mod memory;

@@ -135,6 +135,8 @@ async fn found_after_a_restart(stage: &impl Stage) {
     for uid in &uids {
         stage.provider().create(&stage.request(uid)).await.expect("accepted");
     }
+    // Clouds' lists are late, but not as late as a restart takes.
+    stage.moment().await;
     let restarted = stage.restarted();
     for uid in &uids {
         assert_eq!(found(&*restarted, uid).await, 1);
