@@ -4,6 +4,8 @@
 //! provider knows nothing of Kubernetes' client. [`memory`] is a cloud in memory with virtual time and faults on demand; it is
 //! a full peer of the real ones, so what holds for it must hold for all.
 
+#[cfg(feature = "aci")]
+pub mod aci;
 mod bucket;
 mod error;
 pub mod fargate;
