@@ -29,7 +29,7 @@ differential: ## Random clusters beside the real kube-scheduler; SEEDS=50, or SE
 	cargo build --locked
 	SPILLWAY_SEEDS=$(or $(SEEDS),$(if $(SEED),1,50)) $(if $(SEED),SPILLWAY_SEED=$(SEED)) cargo test -p tests --locked --test it differential:: -- --nocapture
 
-components: ## Build etcd, Kubernetes, KWOK, Prometheus and a service controller, and install moto, for the tests (once, 10 to 15 minutes on two cores)
+components: ## Build etcd, Kubernetes, KWOK, Prometheus and a service controller, and install moto and prism, for the tests (once, 10 to 15 minutes on two cores)
 	tests/components/build.sh
 
 fmt: ## Format all code

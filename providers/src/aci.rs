@@ -74,8 +74,8 @@ struct Seen {
     pod: RemotePod,
     /// When we made it; a list or a read may not show it yet.
     made_at: Option<Timestamp>,
-    /// We have asked for its end; a list may still show it alive.
-    deleted: bool,
+    /// When Azure accepted its end; a list may still show it alive.
+    deleted_at: Option<Timestamp>,
 }
 
 /// Azure is eventually consistent: for so long after a PUT "not found" says nothing.
@@ -155,11 +155,11 @@ impl Aci {
         let before = state.pods.get(&group.name);
         let changed = before.is_none_or(|before| before.pod != pod);
         let over = pod.phase == RemotePhase::Stopped;
-        let deleted = before.is_some_and(|before| before.deleted);
+        let deleted_at = before.and_then(|before| before.deleted_at);
         let made_at = before.and_then(|before| before.made_at);
         state.plan.read(&group.name, changed, over, now);
-        let seen = Seen { pod, made_at, deleted };
-        let shown = seen.shown(now);
+        let seen = Seen { pod, made_at, deleted_at };
+        let shown = seen.shown();
         state.pods.insert(group.name.clone(), seen);
         Some(shown)
     }
@@ -169,7 +169,7 @@ impl Aci {
         let now = self.now();
         let mut state = self.state();
         let seen = state.pods.get(name)?;
-        if !seen.deleted && seen.settling(now) {
+        if seen.settling(now) {
             return Some(seen.pod.clone());
         }
         state.pods.remove(name);
@@ -192,7 +192,6 @@ impl Aci {
             (name, answer)
         });
         let answers: Vec<_> = reads.buffer_unordered(READS_AT_ONCE).collect().await;
-        let mut failure = None;
         for (name, answer) in answers {
             match answer {
                 Ok(Some(group)) => {
@@ -201,10 +200,16 @@ impl Aci {
                 Ok(None) => {
                     self.missed(&name);
                 }
-                Err(error) => failure = Some(error),
+                // What keeps every read from working is told; one group that cannot be read must not hide the others, and is read
+                // again next time.
+                Err(error) if matches!(error.kind, ErrorKind::Denied | ErrorKind::Throttled { .. }) => return Err(error),
+                Err(error) => {
+                    let source = error.source.map(|source| source.to_string()).unwrap_or_default();
+                    tracing::debug!(group = &*name, source, "cannot be read");
+                }
             }
         }
-        failure.map_or(Ok(()), Err)
+        Ok(())
     }
 
     fn listed(&self, groups: &[GroupView], pages: u32) {
@@ -213,13 +218,13 @@ impl Aci {
         let mut state = self.state();
         state.plan.listed(own().map(|group| (group.name.as_str(), status::provisioning(group))), pages, now);
         let names: BTreeSet<&str> = own().map(|group| group.name.as_str()).collect();
-        state.pods.retain(|name, seen| names.contains(name.as_str()) || (!seen.deleted && seen.settling(now)));
+        state.pods.retain(|name, seen| names.contains(name.as_str()) || seen.settling(now));
         for group in own() {
             // A thin view at least says that it is there, whose it is and how large, should there be no read left for it.
             if !state.pods.contains_key(&group.name)
                 && let Some(pod) = status::remote_pod(group, now)
             {
-                state.pods.insert(group.name.clone(), Seen { pod, made_at: None, deleted: false });
+                state.pods.insert(group.name.clone(), Seen { pod, made_at: None, deleted_at: None });
             }
         }
     }
@@ -291,27 +296,41 @@ impl Aci {
         kept
     }
 
-    /// Reads a container's output once more, and after its end a last time.
+    /// Waits for more of a container's output; `None` is its end.
     async fn more(&self, id: &RemoteId, follower: &mut Follower) -> Result<Option<Vec<u8>>, Error> {
         let container = follower.container();
         loop {
             tokio::time::sleep(follower.pause()).await;
-            self.ask(Operation::Logs)?;
-            // Asked before the output: what is written between the two is in the output.
-            let ended = self.ended(id, &container).await?;
-            let text = self.shared.arm.logs(id.as_str(), &container, None).await?;
-            if ended {
-                follower.finish();
+            let bytes = follower.take(self.output(id, &container).await?);
+            if !bytes.is_empty() {
+                return Ok(Some(bytes));
             }
-            let bytes = follower.take(text);
-            if !bytes.is_empty() || ended {
-                return Ok(Some(bytes).filter(|bytes| !bytes.is_empty()));
+            if self.ended(id, &container).await? {
+                follower.finish();
+                // What was written between the two.
+                let rest = follower.take(self.output(id, &container).await?);
+                return Ok(Some(rest).filter(|rest| !rest.is_empty()));
             }
         }
     }
 
+    /// All output of a container that is followed.
+    async fn output(&self, id: &RemoteId, container: &str) -> Result<String, Error> {
+        self.turn().await;
+        self.shared.arm.logs(id.as_str(), container, None).await
+    }
+
+    /// Pays for a read that nobody minds to wait for.
+    async fn turn(&self) {
+        loop {
+            let now = self.now();
+            let Err(wait) = self.state().plan.ask(now) else { return };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     async fn ended(&self, id: &RemoteId, container: &str) -> Result<bool, Error> {
-        self.ask(Operation::Logs)?;
+        self.turn().await;
         let Some(group) = self.look(Operation::Logs, id.as_str()).await? else { return Ok(true) };
         let pod = self.saw(&group);
         Ok(pod.is_none_or(|pod| {
@@ -365,8 +384,7 @@ impl Provider for Aci {
 
     async fn list(&self, limit: usize) -> Result<Vec<RemotePod>, Error> {
         self.refresh().await?;
-        let now = self.now();
-        let mut pods: Vec<RemotePod> = self.state().pods.values().map(|seen| seen.shown(now)).collect();
+        let mut pods: Vec<RemotePod> = self.state().pods.values().map(Seen::shown).collect();
         pods.sort_by_key(|pod| pod.phase == RemotePhase::Stopped);
         pods.truncate(limit);
         Ok(pods)
@@ -374,8 +392,9 @@ impl Provider for Aci {
 
     async fn delete(&self, id: &RemoteId) -> Result<(), Error> {
         self.shared.arm.delete(id.as_str()).await?;
+        let now = self.now();
         if let Some(seen) = self.state().pods.get_mut(id.as_str()) {
-            seen.deleted = true;
+            seen.deleted_at.get_or_insert(now);
         }
         Ok(())
     }
@@ -435,16 +454,16 @@ impl Drop for Making<'_> {
 
 impl Seen {
     fn settling(&self, now: Timestamp) -> bool {
-        self.made_at.is_some_and(|made_at| now.since(made_at) < SETTLING)
+        self.deleted_at.is_none() && self.made_at.is_some_and(|made_at| now.since(made_at) < SETTLING)
     }
 
     /// As it is known to be: a group whose end was accepted is over for its pod, whatever a read shows.
-    fn shown(&self, now: Timestamp) -> RemotePod {
+    fn shown(&self) -> RemotePod {
         let mut pod = self.pod.clone();
-        if self.deleted && pod.exit.is_none() {
+        if self.deleted_at.is_some() && pod.exit.is_none() {
             pod.phase = RemotePhase::Stopped;
             pod.exit = Some(Exit::Deleted);
-            pod.stopped_at = Some(now);
+            pod.stopped_at = self.deleted_at;
         }
         pod
     }

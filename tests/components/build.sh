@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the real programs that the tests, the demo and the benchmarks run beside Spillway.
 #
-# usage: build.sh [kubernetes|etcd|kwok|prometheus|service-controller|moto]...      (none: all of them)
+# usage: build.sh [kubernetes|etcd|kwok|prometheus|service-controller|moto|prism]...      (none: all of them)
 #
 # Each program family is a Go module of its own, because their dependency versions conflict. The binaries go
 # to $SPILLWAY_COMPONENTS (default: ~/.cache/spillway/components), outside the target directory, because they
@@ -88,9 +88,28 @@ install_moto() {
   say "moto: installed, $(du -sm "$folder" | cut -f1) MB"
 }
 
+# A Node program with everything in its lock file, in a folder with its version in the name. No script of any package runs.
+install_node() { # family package
+  local family=$1 version wanted folder
+  version=$(sed -n "s|.*\"$2\": \"\([0-9.]*\)\".*|\1|p" "$here/$family/package.json")
+  folder=$cache/$family-$version
+  wanted=$(cat "$here/$family/package.json" "$here/$family/package-lock.json" | sha256sum | cut -d' ' -f1)
+  if [[ $(cat "$folder/.stamp" 2>/dev/null) == "$wanted" ]]; then
+    say "$family: up to date"
+    return
+  fi
+  command -v npm >/dev/null || { say "Node.js 20 or newer with npm is needed for $family (no 'npm' in PATH)" >&2; exit 1; }
+  say "$family: installing"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  cp "$here/$family/package.json" "$here/$family/package-lock.json" "$folder"
+  (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --silent)
+  echo "$wanted" >"$folder/.stamp"
+}
+
 main() {
   local families=("$@") wanted_family family program package flags
-  ((${#families[@]})) || families=(kubernetes etcd kwok prometheus service-controller moto)
+  ((${#families[@]})) || families=(kubernetes etcd kwok prometheus service-controller moto prism)
   require_go
   mkdir -p "$cache/.stamps"
   # Two checkouts may share the cache: one builds, the other waits and then finds everything done.
@@ -101,6 +120,10 @@ main() {
   for wanted_family in "${families[@]}"; do
     if [[ $wanted_family == moto ]]; then
       install_moto
+      continue
+    fi
+    if [[ $wanted_family == prism ]]; then
+      install_node prism @stoplight/prism-cli
       continue
     fi
     [[ -f $here/$wanted_family/go.mod ]] || { say "unknown component family '$wanted_family'" >&2; exit 1; }

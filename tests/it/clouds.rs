@@ -1,5 +1,6 @@
 //! What must hold for every cloud, and the clouds that it holds for.
 
+mod aci;
 mod contract;
 mod fargate;
 mod memory;

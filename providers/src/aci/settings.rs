@@ -193,15 +193,19 @@ impl Credential {
         let missing = |source: azure_core::Error| InvalidSettings { field: "credentials", problem: source.to_string() };
         match self {
             Credential::WorkloadIdentity { tenant_id, client_id, token_file } => {
-                let mut options = WorkloadIdentityCredentialOptions::default();
-                options.tenant_id = tenant_id;
-                options.client_id = client_id;
-                options.token_file_path = token_file;
+                let options = WorkloadIdentityCredentialOptions {
+                    tenant_id,
+                    client_id,
+                    token_file_path: token_file,
+                    ..WorkloadIdentityCredentialOptions::default()
+                };
                 Ok(WorkloadIdentityCredential::new(Some(options)).map_err(missing)?)
             }
             Credential::ManagedIdentity { client_id } => {
-                let mut options = ManagedIdentityCredentialOptions::default();
-                options.user_assigned_id = client_id.map(UserAssignedId::ClientId);
+                let options = ManagedIdentityCredentialOptions {
+                    user_assigned_id: client_id.map(UserAssignedId::ClientId),
+                    ..ManagedIdentityCredentialOptions::default()
+                };
                 Ok(ManagedIdentityCredential::new(Some(options)).map_err(missing)?)
             }
             Credential::ClientSecret { tenant_id, client_id, secret } => {
