@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use providers::aci::{ArmError, Settings};
 use providers::{
-    ErrorKind, ExecInput, ExecOutput, ExecRequest, Exit, Health, LogQuery, PodUid, Provider, RemotePhase, RemotePod,
+    ErrorKind, ExecInput, ExecOutput, ExecRequest, Exit, File, Health, LogQuery, PodUid, Provider, RegistryCredential,
+    RemotePhase, RemotePod, Secret, Variable, Volume, VolumeSource,
 };
 use serde_json::{Value, json};
 
@@ -244,4 +245,47 @@ async fn many_groups_are_listed_by_pages_and_read_only_when_they_have_changed() 
     let ended = azure.provider.list(100).await.expect("a list").into_iter().find(|pod| pod.uid == uid(3)).expect("listed");
     assert_eq!(ended.exit, Some(Exit::Finished { code: 9 }));
     assert_eq!(azure.provider.list(5).await.expect("a list").len(), 5);
+}
+
+/// Takes in what is logged.
+#[derive(Clone, Default)]
+struct Captured(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no test has panicked").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_log_shows_a_secret() {
+    const SECRET: &str = "correct horse battery staple";
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let azure = Azure::new(21);
+    let secret = || Secret::new(SECRET);
+    let mut pod = request(&uid(1));
+    pod.containers[0].environment = vec![Variable { name: "TOKEN".to_owned(), value: providers::Value::Secret(secret()) }];
+    let file = File { path: "key".to_owned(), content: SECRET.as_bytes().to_vec(), secret: true, mode: 0o600 };
+    pod.volumes = vec![Volume { name: "keys".into(), source: VolumeSource::Files(vec![file]) }];
+    pod.registries = vec![RegistryCredential { server: "ghcr.io".to_owned(), username: "bot".to_owned(), password: secret() }];
+    azure.provider.create(&pod).await.expect("accepted");
+    azure.begin(Trouble::QuotaExceeded).await;
+    pod.uid = uid(2);
+    let error = azure.provider.create(&pod).await.expect_err("no quota");
+    tracing::info!(?pod, ?error, provider = ?azure.provider, "all that could be said");
+    let logged = String::from_utf8_lossy(&captured.0.lock().expect("no test has panicked")).into_owned();
+    assert!(logged.contains("all that could be said") && logged.contains("containerGroups"), "something was logged: {logged}");
+    // The second is the first in Base64.
+    for text in [SECRET, "Y29ycmVjdCBob3JzZSBiYXR0ZXJ5IHN0YXBsZQ", TOKEN] {
+        assert!(!logged.contains(text), "{text} is in a log");
+    }
+    azure.subscription.nothing_was_violated();
 }
