@@ -30,8 +30,8 @@ use sha2::{Digest, Sha256};
 
 use crate::TokenBucket;
 use crate::{
-    Clock, Error, ErrorKind, ExecRequest, ExecSession, Exit, Health, LogQuery, LogStream, Observation, Operation, PodRequest,
-    PodUid, Provider, RemoteId, RemotePhase, RemotePod,
+    Clock, Error, ErrorKind, ExecRequest, ExecSession, Exit, Health, LogQuery, LogStream, Observation, Operation, Platform,
+    PodRequest, PodUid, Provider, RemoteId, RemotePhase, RemotePod,
 };
 
 use arm::Arm;
@@ -291,7 +291,7 @@ impl Aci {
         });
         let mut state = self.state();
         // Old prices say their age; none say nothing.
-        let kept = read.or_else(|| state.prices.and_then(|(_, before)| before));
+        let kept = read.or_else(|| state.prices.and_then(|(_, before)| before)).or_else(|| built_in(settings));
         state.prices = Some((if read.is_some() { now } else { retry_at(now, kept.is_some()) }, kept));
         kept
     }
@@ -340,6 +340,15 @@ impl Aci {
             pod.phase == RemotePhase::Stopped || (!restarts && found.is_some_and(terminated))
         }))
     }
+}
+
+/// What Spillway was built with, for a location whose prices were never read.
+fn built_in(settings: &Settings) -> Option<Prices> {
+    let Settings { location, capacity_type, .. } = settings;
+    let provider = policy::virtual_node::Provider::Aci;
+    let offer = crate::prices::Offer { provider, region: location, capacity_type: *capacity_type, platform: Platform::default() };
+    let found = crate::prices::embedded(&offer);
+    found.inspect_err(|error| tracing::warn!(%error, "no prices")).ok().map(|found| found.prices)
 }
 
 /// The moment from which the age of prices is counted, so that the next try comes after the pause.

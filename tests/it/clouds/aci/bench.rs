@@ -146,13 +146,18 @@ impl Subscription {
     }
 
     pub(super) fn provider(&self, settings: Settings) -> Aci {
+        let host = self.bench.unchecked.trim_start_matches("http://");
+        self.provider_with_prices(settings, format!("{}/api/retail/prices?host={host}", self.bench.unchecked))
+    }
+
+    /// A provider whose price list is somewhere else.
+    pub(super) fn provider_with_prices(&self, settings: Settings, retail_prices: String) -> Aci {
         let millis = self.millis.clone();
         let clock: Clock = Arc::new(move || Timestamp::from_millis(millis.load(Ordering::Relaxed)));
-        let host = self.bench.unchecked.trim_start_matches("http://");
         let access = Access {
             credential: Arc::new(Static),
             transport: Some(Arc::new(self.transport.clone())),
-            retail_prices: format!("{}/api/retail/prices?host={host}", self.bench.unchecked),
+            retail_prices,
             log_pace: Pace { shortest: Duration::from_millis(5), longest: Duration::from_millis(40) },
         };
         Aci::new(settings, access, clock).expect("settings")

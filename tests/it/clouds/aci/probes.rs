@@ -111,6 +111,20 @@ async fn quota_size_and_prices_are_observed() {
 }
 
 #[tokio::test]
+async fn where_no_prices_can_be_read_the_built_in_ones_say_their_age() {
+    let subscription = Subscription::new(22);
+    // Nobody listens on the port that means "none".
+    let unreachable = || "http://127.0.0.1:1/".to_owned();
+    let provider = subscription.provider_with_prices(subscription.settings("aci-eastus"), unreachable());
+    let prices = provider.observe().await.expect("well").prices.expect("built in");
+    assert_eq!(prices.vcpu, "0.0405".parse().expect("a rate"));
+    assert!(prices.as_of < subscription.now() - Duration::from_secs(24 * 3600), "{prices:?}");
+    let settings = Settings { location: "nowhere".to_owned(), ..subscription.settings("aci-eastus") };
+    let nowhere = subscription.provider_with_prices(settings, unreachable());
+    assert_eq!(nowhere.observe().await.expect("well").prices, None);
+}
+
+#[tokio::test]
 async fn a_quota_error_says_how_much_is_missing() {
     let azure = Azure::new(13);
     azure.subscription.cloud().quota_cores = 1;
