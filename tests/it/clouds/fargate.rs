@@ -5,8 +5,8 @@ mod double;
 mod exchanges;
 mod moto;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -141,10 +141,9 @@ async fn the_contract_holds_and_every_exchange_is_as_the_model_says() {
     exchanges::check(&stage.double.recording(), "double").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn secrets_are_in_the_store_for_the_pods_time_and_nowhere_else() {
-    let stage = Ecs::start().await;
-    let mut request = pod(&PodUid::new("0b1f6c1e-0000-4000-8000-000000000001"));
+/// A secret variable and a login.
+fn with_secrets(uid: &str) -> PodRequest {
+    let mut request = pod(&PodUid::new(uid));
     request.containers[0].environment =
         vec![Variable { name: "PASSWORD".to_owned(), value: Value::Secret(Secret::new(PASSWORD)) }];
     request.containers[0].image = "registry.example.com/private:1".into();
@@ -153,6 +152,13 @@ async fn secrets_are_in_the_store_for_the_pods_time_and_nowhere_else() {
         username: "puller".to_owned(),
         password: Secret::new(PASSWORD),
     }];
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_in_the_store_for_the_pods_time_and_nowhere_else() {
+    let stage = Ecs::start().await;
+    let request = with_secrets("0b1f6c1e-0000-4000-8000-000000000001");
     let created = stage.started(&request).await;
     assert_eq!(stage.double.secrets().len(), 2, "variables and a login: {:?}", stage.double.secrets());
     assert!(stage.double.secrets().iter().all(|name| name.contains(request.uid.as_str())));
@@ -168,6 +174,41 @@ async fn secrets_are_in_the_store_for_the_pods_time_and_nowhere_else() {
     assert_eq!(stage.double.secrets(), Vec::<String>::new());
     assert_eq!(stage.double.definitions(), Vec::<String>::new(), "a definition of one pod goes with it");
     exchanges::check(&stage.double.recording(), "double").await;
+}
+
+/// Takes in what is logged.
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no test has failed in it").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One thread, because what it logs is captured by thread.
+#[tokio::test]
+async fn no_log_shows_a_secret() {
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let stage = Ecs::start().await;
+    let mut request = with_secrets("0b1f6c1e-0000-4000-8000-000000000003");
+    stage.started(&request).await;
+    stage.double.inject(Fault::Quota);
+    request.uid = PodUid::new("0b1f6c1e-0000-4000-8000-000000000004");
+    let error = stage.provider.create(&request).await.expect_err("no quota");
+    tracing::info!(?request, ?error, "all that could be said");
+    let logged = String::from_utf8_lossy(&captured.0.lock().expect("no test has failed in it")).into_owned();
+    assert!(logged.contains("all that could be said") && logged.contains("RunTask"), "something was logged: {logged}");
+    let shown = logged.lines().find(|line| line.contains(PASSWORD));
+    assert_eq!(shown, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
