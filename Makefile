@@ -15,21 +15,21 @@ CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## Build the program `spillway` (release)
-	cargo build --release --locked
+build: ## Build the program `spillway` with all its clouds (release)
+	cargo build --release --locked --features clouds
 
 # Incremental compilation costs disk and time where everything is built once.
 test: export CARGO_INCREMENTAL = 0
 test: fmt-check lint deny components ## Everything that CI checks: style, licences, and all tests with the real components
 	@# The tests start the program itself.
-	cargo build --locked
+	cargo build --workspace --locked
 	cargo test --workspace --locked
 
 differential: ## Random clusters beside the real kube-scheduler; SEEDS=50, or SEED=17 for one that failed
 	cargo build --locked
 	SPILLWAY_SEEDS=$(or $(SEEDS),$(if $(SEED),1,50)) $(if $(SEED),SPILLWAY_SEED=$(SEED)) cargo test -p tests --locked --test it differential:: -- --nocapture
 
-components: ## Build etcd, Kubernetes, KWOK, Prometheus and a service controller, and install moto and prism, for the tests (once, 10 to 15 minutes on two cores)
+components: ## Build etcd, Kubernetes, KWOK, Karpenter, Prometheus and a service controller, and install moto and prism, for the tests (once, 15 to 20 minutes on two cores)
 	tests/components/build.sh
 
 fmt: ## Format all code
@@ -61,9 +61,9 @@ bench-kubernetes: components ## Fan-outs and single pods against the real kube-s
 	cargo bench -p tests --locked --bench kubernetes -- guards
 	cargo bench -p tests --locked --bench kubernetes -- memory
 
-drill: components ## Spillway killed, hung and cut off in the middle of ROUNDS=25 fan-outs each, beside the real kube-scheduler (about 15 minutes)
+drill: components ## Spillway killed, hung, cut off and replaced in the middle of ROUNDS=50 fan-outs each, beside the real kube-scheduler (about an hour)
 	cargo build --locked
-	SPILLWAY_DRILL_ROUNDS=$(or $(ROUNDS),25) cargo test -p tests --locked --test it failure::drill -- --test-threads 1 --nocapture
+	SPILLWAY_DRILL_ROUNDS=$(or $(ROUNDS),50) cargo test -p tests --locked --test it failure::drill -- --test-threads 1 --nocapture
 
 demo: ## 500 pods burst over three virtual nodes, no cluster needed; ARGS="--output json" and the like are passed on
 	cargo run --release --locked -- demo $(ARGS)

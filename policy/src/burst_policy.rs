@@ -34,6 +34,8 @@ pub struct BurstPolicy {
     pub expected_run: Duration,
     /// Whether pods are marked for the extender.
     pub extender: bool,
+    /// Whether pods are held by a scheduling gate until they are decided on.
+    pub gate: bool,
 }
 
 /// Whether decisions are carried out or only recorded.

@@ -107,7 +107,8 @@ const TABLE: [Row; 45] = [
     // ECS: all containers restart always, or never.
     row(Feature::RestartOnFailure,       [Y,                   C,                   Y,     Y], "restartPolicy OnFailure"),
     row(Feature::EmptyDir,               [Y,                   Y,                   Y,     Y], "emptyDir volumes"),
-    row(Feature::EmptyDirMemory,         [N,                   N,                   Y,     Y], "emptyDir volumes in memory"),
+    // Nomad: a container's own; its shared directory is on disk.
+    row(Feature::EmptyDirMemory,         [N,                   N,           If(alone),     Y], "emptyDir volumes in memory"),
     // Fargate: only an additional container could write the files.
     row(Feature::ConfigVolume,           [Y,                   E,                   Y,     Y], "configMap, secret or downwardAPI volumes"),
     // ACI and Fargate: tokens in it cannot be renewed. Nomad renders the file again.
@@ -260,6 +261,10 @@ const fn name(provider: Provider) -> &'static str {
 
 fn at_most_sixty(workload: &Workload, _: &VirtualNode) -> bool {
     workload.containers.saturating_add(workload.init_containers) <= 60
+}
+
+fn alone(workload: &Workload, _: &VirtualNode) -> bool {
+    workload.containers.saturating_add(workload.init_containers) == 1
 }
 
 fn two_minutes(workload: &Workload, _: &VirtualNode) -> bool {

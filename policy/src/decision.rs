@@ -264,6 +264,9 @@ impl Question<'_> {
         }
         let quote = quote(self.workload, node, self.run, self.policy.waiting_cost).map_err(Reason::NoQuote)?;
         let more: Usage = quote.shape.usage();
+        if backend.is_suspended(&more) {
+            return Err(Reason::StartFailed);
+        }
         if !node.limits.allow(&backend.usage, &more) {
             return Err(Reason::VirtualNodeLimit);
         }

@@ -241,6 +241,15 @@ impl Ledger {
         self.assert_conserved();
     }
 
+    /// Shows what another keeper has written, for those who only look: commitments are those of the pods that are entered.
+    pub fn copy(&mut self, name: &str, spent: Money, unaccounted: Money, authorized: Money) {
+        let Some(account) = self.books.accounts.get_mut(name) else { return };
+        let balance = &mut account.balance;
+        (balance.spent, balance.unaccounted) = (spent, unaccounted);
+        balance.authorized = authorized.max(balance.total());
+        self.assert_conserved();
+    }
+
     /// What the leader may reach from now on. Lower it *before* writing a smaller value, raise it *after* writing a larger one.
     pub fn authorize(&mut self, name: &str, authorized: Money) {
         if let Some(account) = self.books.accounts.get_mut(name) {

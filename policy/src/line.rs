@@ -30,6 +30,8 @@ pub enum Evidence {
     OwnVerdict,
     /// The pod goes to serverless first: being refused is all it needs, room does not matter.
     Refused,
+    /// Spillway holds the pod: no scheduler has anything to say about it.
+    Held,
 }
 
 /// Pods that wait, equal in all that matters.
@@ -95,6 +97,12 @@ impl Line {
                 self.weigh_each(|waiting| own_verdict(waiting, room_since, unsettled, now))
             }
             Evidence::Equals => self.weigh_equals(now),
+            Evidence::Held => {
+                for waiting in self.pods.values_mut() {
+                    waiting.no_room_since.get_or_insert(now);
+                }
+                None
+            }
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Reason {
     UnknownVirtualNode,
     /// The backend takes nothing at the moment.
     Closed(Closed),
+    /// The backend has lately failed to start pods of this size.
+    StartFailed,
     /// The backend cannot run the pod.
     Infeasible(Refusal),
     /// The backend has no price for the pod.
@@ -68,6 +70,7 @@ impl Reason {
             Reason::NoBackend => "NoBackend",
             Reason::UnknownVirtualNode => "UnknownVirtualNode",
             Reason::Closed(_) => "BackendClosed",
+            Reason::StartFailed => "BackendStartFailed",
             Reason::Infeasible(_) => "BackendInfeasible",
             Reason::NoQuote(_) => "NoQuote",
             Reason::SpotNotAllowed => "SpotNotAllowed",
@@ -89,11 +92,12 @@ impl Reason {
             Reason::VirtualNodeLimit => 3,
             Reason::TierLimit => 4,
             Reason::BudgetExceeded(_) | Reason::BudgetUnusable(_) => 5,
-            Reason::Closed(_) => 6,
-            Reason::NoQuote(_) => 7,
-            Reason::SpotNotAllowed => 8,
-            Reason::Infeasible(_) => 9,
-            Reason::UnknownVirtualNode => 10,
+            Reason::StartFailed => 6,
+            Reason::Closed(_) => 7,
+            Reason::NoQuote(_) => 8,
+            Reason::SpotNotAllowed => 9,
+            Reason::Infeasible(_) => 10,
+            Reason::UnknownVirtualNode => 11,
             Reason::HasRoom
             | Reason::NoRoom
             | Reason::ServerlessFirst
@@ -101,7 +105,7 @@ impl Reason {
             | Reason::DearerThanBursting
             | Reason::NotBurstable(_)
             | Reason::Held
-            | Reason::NoBackend => 11,
+            | Reason::NoBackend => 12,
         }
     }
 }
@@ -120,6 +124,7 @@ impl fmt::Display for Reason {
             Reason::NoBackend => out.write_str("the policy has no backend for it"),
             Reason::UnknownVirtualNode => out.write_str("there is no usable VirtualNode of this name"),
             Reason::Closed(closed) => write!(out, "the backend is closed ({})", closed.label()),
+            Reason::StartFailed => out.write_str("the backend has failed to start such pods lately"),
             Reason::Infeasible(refusal) => write!(out, "{} (rule {})", refusal.sentence, refusal.rule),
             Reason::NoQuote(refusal) => write!(out, "{refusal}"),
             Reason::SpotNotAllowed => out.write_str("the tier does not allow Spot capacity (spec.tiers[].spot)"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::selector::Labels;
 use crate::virtual_node::{CapacityType, Limits, Prices, Provider};
-use crate::workload::FeatureSet;
+use crate::workload::{FeatureSet, Held};
 use crate::{Rate, Resources, Timestamp, VirtualNode, Workload};
 
 /// A pod of one container that asks for nothing special.
@@ -31,6 +31,7 @@ pub(crate) fn workload(cpu_millis: i64, memory_bytes: i64) -> Workload {
         added_capabilities: vec![],
         expected_run: None,
         run_limit: None,
+        held: Held::No,
     }
 }
 
@@ -59,6 +60,7 @@ pub(crate) fn virtual_node(provider: Provider) -> VirtualNode {
         }),
         start_latency: Duration::from_secs(45),
         billed_startup: Duration::from_secs(15),
+        start_deadline: Duration::from_secs(900),
         interruptions_per_1000_hours: 0,
         limits: Limits::default(),
         quota: Limits::default(),

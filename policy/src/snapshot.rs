@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::VirtualNode;
 use crate::ledger::Books;
 use crate::selector::Labels;
 use crate::virtual_node::Usage;
+use crate::{Timestamp, VirtualNode};
 
 /// Everything a decision may know besides the pod itself. Borrowed: a decision copies nothing.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,8 @@ pub struct Backend {
     pub node: Arc<VirtualNode>,
     /// What is in use of it, reservations included.
     pub usage: Usage,
+    /// Sizes of pods that it has lately failed to start, and until when it gets no more of them.
+    suspended: Vec<(Usage, Timestamp)>,
 }
 
 // === impl Snapshot ===
@@ -48,13 +50,27 @@ impl Snapshot<'_> {
     }
 }
 
+// === impl Backend ===
+
+impl Backend {
+    /// Whether it gets no pods of this size for the time being.
+    pub fn is_suspended(&self, size: &Usage) -> bool {
+        self.suspended.iter().any(|(suspended, _)| suspended == size)
+    }
+}
+
 // === impl Backends ===
 
 impl Backends {
     /// Adds a backend or replaces what is known of it; its usage stays.
     pub fn set(&mut self, node: Arc<VirtualNode>) {
-        let usage = self.usage(&node.name);
-        self.by_name.insert(node.name.clone(), Backend { node, usage });
+        match self.by_name.get_mut(&node.name) {
+            Some(backend) => backend.node = node,
+            None => {
+                let backend = Backend { node, usage: Usage::default(), suspended: Vec::new() };
+                self.by_name.insert(backend.node.name.clone(), backend);
+            }
+        }
     }
 
     /// Forgets a backend.
@@ -95,6 +111,25 @@ impl Backends {
         if let Some(backend) = self.by_name.get_mut(backend) {
             backend.usage.add(usage);
         }
+    }
+
+    /// A backend gets no more pods of this size until then.
+    pub fn suspend(&mut self, backend: &str, size: &Usage, until: Timestamp) {
+        if let Some(backend) = self.by_name.get_mut(backend) {
+            backend.suspended.retain(|(known, _)| known != size);
+            backend.suspended.push((*size, until));
+        }
+    }
+
+    /// Suspensions that are over are forgotten. Returns whether there were any.
+    pub fn resume(&mut self, now: Timestamp) -> bool {
+        let mut resumed = false;
+        for backend in self.by_name.values_mut() {
+            let before = backend.suspended.len();
+            backend.suspended.retain(|(_, until)| *until > now);
+            resumed |= backend.suspended.len() != before;
+        }
+        resumed
     }
 
     /// A pod has ended, or was not bound after all.

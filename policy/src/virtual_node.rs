@@ -30,6 +30,8 @@ pub struct VirtualNode {
     pub start_latency: Duration,
     /// The part of `start_latency` that is billed: the image pull.
     pub billed_startup: Duration,
+    /// A pod that has not started so long after its Binding has failed to.
+    pub start_deadline: Duration,
     /// How often the cloud takes Spot capacity back, in thousandths per hour; zero for on-demand.
     pub interruptions_per_1000_hours: u32,
     /// The admin's limits.

@@ -53,6 +53,20 @@ pub struct Workload {
     pub expected_run: Option<Duration>,
     /// `activeDeadlineSeconds`: the pod never runs longer.
     pub run_limit: Option<Duration>,
+    /// Whether Spillway keeps the pod from every scheduler.
+    pub held: Held,
+}
+
+/// How Spillway keeps a pod from every scheduler, so that it alone can place it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// Not at all: an ordinary pod.
+    #[default]
+    No,
+    /// By Spillway's own scheduling gate; the pod is not decided on yet.
+    ByGate,
+    /// By a selector that fits no dedicated node: the pod was decided to burst.
+    BySelector,
 }
 
 /// The controller of a pod.

@@ -7,9 +7,13 @@
 #[cfg(feature = "aci")]
 pub mod aci;
 mod bucket;
+pub mod check;
 mod error;
+#[cfg(feature = "fargate")]
 pub mod fargate;
 pub mod memory;
+#[cfg(feature = "nomad")]
+pub mod nomad;
 mod observed;
 mod pod;
 pub mod prices;
@@ -24,8 +28,8 @@ pub use pod::{
     ProbeAction, Protocol, RegistryCredential, RestartPolicy, Secret, Security, Value, Variable, Volume, VolumeSource,
 };
 pub use provider::{
-    ContainerStats, ExecInput, ExecOutput, ExecRequest, ExecSession, Health, LogQuery, LogStream, Observation, Ownership,
-    Provider, Stats,
+    Change, ContainerStats, ExecInput, ExecOutput, ExecRequest, ExecSession, Feasibility, Health, LogQuery, LogStream,
+    Observation, Ownership, Provider, Stats,
 };
 pub use remote::{ContainerState, Exit, PodUid, RemoteContainer, RemoteId, RemotePhase, RemotePod, StartFailure};
 

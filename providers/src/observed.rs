@@ -1,13 +1,15 @@
 //! Every call counted and traced, whatever the cloud.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use tracing::Instrument;
 
 use crate::{
-    Error, ErrorKind, ExecRequest, ExecSession, LogQuery, LogStream, Observation, Operation, PodRequest, PodUid, Provider,
-    RemoteId, RemotePod, Stats,
+    Change, Error, ErrorKind, ExecRequest, ExecSession, Feasibility, LogQuery, LogStream, Observation, Operation, PodRequest,
+    PodUid, Provider, RemoteId, RemotePod, Stats,
 };
 
 /// Who hears of every call.
@@ -17,16 +19,16 @@ pub trait Observer: Send + Sync {
 }
 
 /// A provider whose calls an [`Observer`] hears of. Each runs in a tracing span with the operation and the pod.
-pub struct Observed<P, O> {
-    provider: P,
+pub struct Observed<O> {
+    provider: Arc<dyn Provider>,
     observer: O,
 }
 
 // === impl Observed ===
 
-impl<P: Provider, O: Observer> Observed<P, O> {
+impl<O: Observer> Observed<O> {
     /// Puts an observer before a provider.
-    pub fn new(provider: P, observer: O) -> Observed<P, O> {
+    pub fn new(provider: Arc<dyn Provider>, observer: O) -> Observed<O> {
         Observed { provider, observer }
     }
 
@@ -46,7 +48,7 @@ impl<P: Provider, O: Observer> Observed<P, O> {
 }
 
 #[async_trait]
-impl<P: Provider, O: Observer> Provider for Observed<P, O> {
+impl<O: Observer> Provider for Observed<O> {
     fn name(&self) -> &'static str {
         self.provider.name()
     }
@@ -65,6 +67,14 @@ impl<P: Provider, O: Observer> Provider for Observed<P, O> {
 
     async fn list(&self, limit: usize) -> Result<Vec<RemotePod>, Error> {
         self.call(Operation::List, "", self.provider.list(limit)).await
+    }
+
+    async fn feasible(&self, request: &PodRequest) -> Result<Feasibility, Error> {
+        self.call(Operation::Observe, request.uid.as_str(), self.provider.feasible(request)).await
+    }
+
+    fn changes(&self) -> BoxStream<'static, Change> {
+        self.provider.changes()
     }
 
     async fn delete(&self, id: &RemoteId) -> Result<(), Error> {
@@ -86,7 +96,7 @@ impl<P: Provider, O: Observer> Provider for Observed<P, O> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use policy::Timestamp;
 
@@ -106,7 +116,7 @@ mod tests {
     async fn every_call_is_heard_of_with_its_outcome() {
         let heard = Arc::new(Heard::default());
         let cloud = MemoryProvider::new(Backend::new(Settings::immediate()), Arc::new(|| Timestamp::EPOCH));
-        let provider = Observed::new(cloud.clone(), heard.clone());
+        let provider = Observed::new(Arc::new(cloud.clone()), heard.clone());
         assert_eq!(provider.name(), "in-memory");
         provider.list(1).await.expect("the cloud answers");
         cloud.backend().inject(FaultWindow::from_now_on(Fault::Denied, Timestamp::EPOCH));

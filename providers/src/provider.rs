@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use policy::Timestamp;
 use policy::virtual_node::{Limits, Prices, Usage};
 use tokio::sync::mpsc;
 
-use crate::{Error, ErrorKind, Operation, PodRequest, PodUid, RemoteId, RemotePod};
+use crate::{Error, ErrorKind, Operation, PodRequest, PodUid, RemoteId, RemotePod, StartFailure};
 
 /// A cloud that runs pods.
 ///
@@ -35,6 +36,18 @@ pub trait Provider: Send + Sync {
     /// restart finds what it left running.
     async fn list(&self, limit: usize) -> Result<Vec<RemotePod>, Error>;
 
+    /// Whether a pod would be placed now, without starting it, where the cloud can tell.
+    async fn feasible(&self, request: &PodRequest) -> Result<Feasibility, Error> {
+        let _ = request;
+        Ok(Feasibility::Unknown)
+    }
+
+    /// What changes from now on, where the cloud says it by itself: no need to ask for more than was named. Elsewhere nothing
+    /// ever comes, and whoever wants to know asks.
+    fn changes(&self) -> BoxStream<'static, Change> {
+        stream::pending().boxed()
+    }
+
     /// Ends a pod and what it costs.
     async fn delete(&self, id: &RemoteId) -> Result<(), Error>;
 
@@ -55,6 +68,31 @@ pub trait Provider: Send + Sync {
         let _ = id;
         Err(Error::new(ErrorKind::Unsupported, self.name(), Operation::Stats))
     }
+}
+
+/// What a cloud's dry run says of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Feasibility {
+    /// This cloud has no dry run.
+    Unknown,
+    /// It would be placed.
+    Fits,
+    /// It would not.
+    DoesNotFit {
+        /// What kind of reason it is.
+        cause: StartFailure,
+        /// The reason, as the cloud says it.
+        reason: String,
+    },
+}
+
+/// Something that a cloud has said without being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// This pod is not as it was.
+    Pod(PodUid),
+    /// Changes may have been missed: every pod may be different.
+    Everything,
 }
 
 /// Whose pods a provider makes and finds: two clusters, or two virtual nodes, may share an account.

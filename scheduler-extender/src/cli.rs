@@ -1,11 +1,14 @@
 //! The command line.
 
+mod doctor;
 mod explain;
+mod provider;
 mod serve;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::guards::Guard;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -40,6 +43,13 @@ enum Command {
         after_help = "Examples:\n  spillway why pod/thumbnails-abc12 -n media\n  spillway why thumbnails-abc12 -n media -o json"
     )]
     Why(WhyArgs),
+    /// Try a backend out on the real account.
+    Provider(provider::ProviderArgs),
+    /// Look for what Spillway cannot work with, in its installation and in the workloads, and say what to do about it.
+    #[command(
+        after_help = "The exit code is 3 if somebody must do something, else 0.\n\nExamples:\n  spillway doctor\n  spillway doctor -o json | jq '.[] | select(.level == \"todo\")'"
+    )]
+    Doctor(DoctorArgs),
     /// Print a kube-scheduler configuration that asks the extender.
     SchedulerConfig(SchedulerConfigArgs),
     /// Print shell completion.
@@ -89,9 +99,41 @@ struct RunArgs {
     /// What happens to DaemonSets that would make pods for virtual nodes: their rolling updates would stop.
     #[arg(long, env = "SPILLWAY_DAEMON_SETS", default_value = "keep-off", value_name = "WHAT")]
     daemon_sets: DaemonSetsMode,
+    /// Whether one of several replicas is elected to commit, by a Lease; the others stand by. `false`: there is only this one.
+    #[arg(long, env = "SPILLWAY_LEADER_ELECT", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    leader_elect: bool,
+    /// A standby takes over when the Lease was not renewed for so long. Whole seconds.
+    #[arg(long, env = "SPILLWAY_LEADER_ELECT_LEASE_DURATION", default_value = "6s", value_name = "DURATION", value_parser = duration)]
+    leader_elect_lease_duration: Duration,
+    /// A leader that could not renew the Lease for so long stops committing.
+    #[arg(long, env = "SPILLWAY_LEADER_ELECT_RENEW_DEADLINE", default_value = "4s", value_name = "DURATION", value_parser = duration)]
+    leader_elect_renew_deadline: Duration,
+    /// Time between two attempts to renew or to acquire the Lease.
+    #[arg(long, env = "SPILLWAY_LEADER_ELECT_RETRY_PERIOD", default_value = "1s", value_name = "DURATION", value_parser = duration)]
+    leader_elect_retry_period: Duration,
+    /// Namespace of the Lease.
+    #[arg(long, env = "SPILLWAY_LEADER_ELECT_RESOURCE_NAMESPACE", default_value = "spillway-system", value_name = "NAME")]
+    leader_elect_resource_namespace: String,
+    /// Name of the Lease.
+    #[arg(long, env = "SPILLWAY_LEADER_ELECT_RESOURCE_NAME", default_value = "spillway", value_name = "NAME")]
+    leader_elect_resource_name: String,
+    /// How long kube-scheduler's calls are still answered after the process was told to stop, so that they find another replica.
+    #[arg(long, env = "SPILLWAY_SHUTDOWN_DELAY_DURATION", default_value = "5s", value_name = "DURATION", value_parser = duration)]
+    shutdown_delay_duration: Duration,
+    /// Whether the clouds behind virtual nodes are asked for their quota, usage, prices and health.
+    #[arg(long, env = "SPILLWAY_BACKENDS", default_value = "observe", value_name = "WHAT")]
+    backends: BackendsMode,
     /// Form of the log; its level is set by $RUST_LOG.
     #[arg(long, env = "SPILLWAY_LOG", default_value = "text", value_name = "FORM")]
     log: LogForm,
+}
+
+/// A duration as Kubernetes writes it, of at most an hour.
+fn duration(text: &str) -> Result<Duration, String> {
+    /// Longer than any of these is meant.
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let parsed = crate::duration::parse(text).filter(|duration| *duration <= LONGEST);
+    parsed.ok_or_else(|| "a duration of at most 1h is allowed, such as 500ms, 6s or 1m30s".to_owned())
 }
 
 /// Who keeps the guards.
@@ -110,6 +152,15 @@ enum DaemonSetsMode {
     KeepOff,
     /// Nothing is done about them.
     Leave,
+}
+
+/// Who says how backends are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum BackendsMode {
+    /// Spillway asks them and writes `VirtualNode.status`.
+    Observe,
+    /// Somebody else writes it.
+    Ignore,
 }
 
 /// Form of the log.
@@ -153,6 +204,19 @@ struct WhyArgs {
     output: OutputForm,
 }
 
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// The service account whose rights are checked.
+    #[arg(long, default_value = "spillway-system/spillway", value_name = "NAMESPACE/NAME")]
+    service_account: String,
+    /// Kubeconfig file.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Form of the answer.
+    #[arg(short, long, default_value = "text", value_name = "FORM")]
+    output: OutputForm,
+}
+
 /// Form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum OutputForm {
@@ -172,11 +236,12 @@ struct SchedulerConfigArgs {
     scheduler_kubeconfig: String,
 }
 
-/// Parses the arguments and runs the command. The exit code is 0 for done, 1 for failed, 2 for wrong usage.
+/// Parses the arguments and runs the command. The exit code is 0 for done, 1 for failed, 2 for wrong usage, and 3 where `doctor`
+/// has found something to do.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("spillway: {error:#}");
@@ -193,13 +258,15 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
-    match cli.command {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let done = match cli.command {
+        Command::Doctor(args) => return doctor::doctor(&args),
         Command::Run(args) => serve::run(*args),
         Command::Demo(args) => crate::demo::main(&args),
         Command::Crds => print(&crate::crds::print()),
         Command::Guards(args) => guards(args),
         Command::Why(args) => explain::why(&args),
+        Command::Provider(args) => provider::main(&args),
         Command::SchedulerConfig(args) => print(&scheduler_config(&args)),
         Command::Completion { shell } => {
             let mut out = Vec::new();
@@ -207,7 +274,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             std::io::stdout().write_all(&out)?;
             Ok(())
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -59,6 +59,7 @@ fn policy_spec(object: &api::BurstPolicy) -> Result<CompiledPolicy, Invalid> {
         expected_duration,
         return_to_dedicated: _,
         extender,
+        gate,
         when_unsatisfiable: api::WhenUnsatisfiable::Wait,
     } = &object.spec;
     if !(0..=WEIGHT_MAX).contains(weight) {
@@ -68,6 +69,11 @@ fn policy_spec(object: &api::BurstPolicy) -> Result<CompiledPolicy, Invalid> {
     let auto = tiers.iter().any(|tier| matches!(tier, Tier::Serverless(tier) if tier.after == After::Auto));
     if auto && waiting_cost.is_none() {
         return Err(Invalid::new("waitingCost", "", "is required when a tier has after: Auto"));
+    }
+    let gate = *gate == api::GateUse::Use;
+    if gate && (*extender == api::ExtenderUse::Use || !matches!(tiers.first(), Some(Tier::Serverless(_)))) {
+        let allowed = "is for policies whose first tier has virtualNodes, and that do not have extender: Use";
+        return Err(Invalid::new("gate", "Use", allowed));
     }
     let selector = |field, selector: &Option<api::LabelSelector>| {
         selector.as_ref().map(label_selector).transpose().map_err(|invalid| invalid.within(field))
@@ -96,6 +102,7 @@ fn policy_spec(object: &api::BurstPolicy) -> Result<CompiledPolicy, Invalid> {
         waiting_cost: waiting_cost.as_ref().map_or(Ok(Rate::FREE), |text| rate("waitingCost", text))?,
         expected_run,
         extender: *extender == api::ExtenderUse::Use,
+        gate,
     };
     Ok(CompiledPolicy { policy: Arc::new(policy), conditions: conditions(match_conditions)? })
 }

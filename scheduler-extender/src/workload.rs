@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use policy::Workload;
 use policy::selector::{Labels, NodeTerm};
 use policy::taint::Toleration;
-use policy::workload::Owner;
+use policy::workload::{Held, Owner};
 
 pub use requests::{quantity, requests, resources};
 pub use selectors::{match_labels, node_selector, taint, taints, toleration};
@@ -59,7 +59,20 @@ pub fn workload(pod: &Pod) -> Result<Workload, Invalid> {
         added_capabilities: features::added_capabilities(spec),
         expected_run: expected_run(pod).unwrap_or_default(),
         run_limit: spec.active_deadline_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs),
+        held: held(pod),
     })
+}
+
+/// Whether Spillway keeps a pod from every scheduler. One with gates of others, too, is their business until those are gone.
+pub fn held(pod: &Pod) -> Held {
+    let spec = pod.spec.as_ref();
+    let gates = spec.and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default();
+    let selected = spec.and_then(|spec| spec.node_selector.as_ref()).and_then(|labels| labels.get(names::DECIDED_LABEL));
+    match gates {
+        [only] if only.name == names::DECIDE_GATE => Held::ByGate,
+        [] if selected.is_some_and(|value| value == names::DECIDED_BURST) => Held::BySelector,
+        _ => Held::No,
+    }
 }
 
 /// All labels of a pod, for the selectors of policies, Services and budgets.

@@ -11,7 +11,7 @@ use policy::ledger::{Budget, Ledger, Scope, WhenExceeded};
 use policy::selector::{Labels, Selector};
 use policy::snapshot::{Backends, Namespaces};
 use policy::virtual_node::{CapacityType, Limits, Prices, Provider};
-use policy::workload::FeatureSet;
+use policy::workload::{FeatureSet, Held};
 use policy::{BurstPolicy, Rate, Resources, Room, Snapshot, Timestamp, VirtualNode, Workload, decide};
 
 const GIB: i64 = 1 << 30;
@@ -38,6 +38,7 @@ fn workload() -> Workload {
         added_capabilities: vec![],
         expected_run: None,
         run_limit: None,
+        held: Held::No,
     }
 }
 
@@ -62,6 +63,7 @@ fn virtual_node(number: i64) -> VirtualNode {
         }),
         start_latency: Duration::from_secs(45),
         billed_startup: Duration::from_secs(15),
+        start_deadline: Duration::from_secs(900),
         interruptions_per_1000_hours: 0,
         limits: Limits { pods: Some(1000), ..Limits::default() },
         quota: Limits { cpu_millis: Some(4_000_000), ..Limits::default() },
@@ -99,6 +101,7 @@ fn burst_policy(nodes: i64) -> BurstPolicy {
         waiting_cost: Rate::per_hour(policy::Money::from_nanos(100_000_000)),
         expected_run: Duration::from_secs(600),
         extender: false,
+        gate: false,
     }
 }
 

@@ -105,7 +105,7 @@ async fn fan_out(nodes: usize, pairs: usize, stock: bool) -> Result<()> {
         );
         anyhow::ensure!(places.dedicated.len() == ROOM, "dedicated nodes hold exactly {ROOM}");
         ratios.push(ratio);
-        scenario.kill().await;
+        scenario.kill();
         clear(&scenario, "large").await?;
     }
     ratios.sort_by(f64::total_cmp);
@@ -168,7 +168,7 @@ async fn single(count: usize) -> Result<()> {
     scenario.start().await;
     scenario.plane.wait_until_idle(PATIENCE).await?;
     // The library's own client adds a delayed acknowledgement to every POST, which is not what is measured here.
-    let client = scheduler_extender::run::connect(Some(&scenario.plane.kubeconfig_path(User::Admin))).await?;
+    let client = scheduler_extender::run::connect(Some(&scenario.plane.kubeconfig_path(User::Admin)), "bench").await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let mut times = Vec::new();
     for number in 0..count {

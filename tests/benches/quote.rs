@@ -57,6 +57,7 @@ fn virtual_node(provider: Provider, capacity_type: CapacityType) -> VirtualNode 
         }),
         start_latency: Duration::from_secs(45),
         billed_startup: Duration::from_secs(15),
+        start_deadline: Duration::from_secs(900),
         interruptions_per_1000_hours: 50,
         limits: Limits::default(),
         quota: Limits::default(),

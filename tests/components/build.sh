@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the real programs that the tests, the demo and the benchmarks run beside Spillway.
 #
-# usage: build.sh [kubernetes|etcd|kwok|prometheus|service-controller|moto|prism]...      (none: all of them)
+# usage: build.sh [kubernetes|etcd|kwok|karpenter|prometheus|service-controller|nomad-client|moto|prism]...      (none: all of them)
 #
 # Each program family is a Go module of its own, because their dependency versions conflict. The binaries go
 # to $SPILLWAY_COMPONENTS (default: ~/.cache/spillway/components), outside the target directory, because they
@@ -27,9 +27,18 @@ kubernetes|kube-controller-manager|k8s.io/kubernetes/cmd/kube-controller-manager
 kubernetes|kubectl|k8s.io/kubernetes/cmd/kubectl|$kubernetes_stamp
 etcd|etcd|go.etcd.io/etcd/server/v3|
 kwok|kwok|sigs.k8s.io/kwok/cmd/kwok|
+karpenter|karpenter|sigs.k8s.io/karpenter/kwok|
 prometheus|prometheus|github.com/prometheus/prometheus/cmd/prometheus|
 prometheus|promtool|github.com/prometheus/prometheus/cmd/promtool|
 service-controller|service-controller|spillway.dev/tests/components/service-controller|
+nomad-client|nomad-client|spillway.dev/tests/components/nomad-client|
+LIST
+}
+
+# family, file in the cache, module, files of the module: what a program needs beside itself, taken as its authors published it
+files() {
+  cat <<LIST
+karpenter|karpenter-crds.yaml|sigs.k8s.io/karpenter|pkg/apis/crds/*.yaml kwok/apis/crds/*.yaml
 LIST
 }
 
@@ -45,6 +54,27 @@ require_go() {
   fi
 }
 
+fingerprint() { # family how
+  # Most families are other people's programs only.
+  { cat "$here/$1/go.mod" "$here/$1/go.sum"; cat "$here/$1"/*.go 2>/dev/null || true; echo "$2"; } | sha256sum | cut -d' ' -f1
+}
+
+gather() { # family file module patterns
+  local family=$1 file=$2 module=$3 patterns=$4 folder wanted stamp=$cache/.stamps/$2 partial=$cache/.$2.$$
+  wanted=$(fingerprint "$family" "$module $patterns")
+  if [[ -f $cache/$file && $(cat "$stamp" 2>/dev/null) == "$wanted" ]]; then
+    return
+  fi
+  # The module may have been cleaned away since the program was built.
+  folder=$(cd "$here/$family" && export GOWORK=off && go mod download "$module" && go list -m -f '{{.Dir}}' "$module")
+  # Unquoted: the patterns are several, and match files.
+  # shellcheck disable=SC2086
+  (cd "$folder" && cat $patterns) >"$partial"
+  mv "$partial" "$cache/$file"
+  echo "$wanted" >"$stamp"
+  say "$file: taken from the module $module"
+}
+
 build() { # family program package linker-flags
   local family=$1 program=$2 package=$3 flags="-s -w${4:+ $4}"
   if [[ -n ${KUBEBUILDER_ASSETS:-} && -x $KUBEBUILDER_ASSETS/$program ]]; then
@@ -52,8 +82,7 @@ build() { # family program package linker-flags
     return
   fi
   local wanted stamp=$cache/.stamps/$program started=$SECONDS partial=$cache/.$program.$$
-  # Most families are other people's programs only.
-  wanted=$({ cat "$here/$family/go.mod" "$here/$family/go.sum"; cat "$here/$family"/*.go 2>/dev/null || true; echo "$package $flags"; } | sha256sum | cut -d' ' -f1)
+  wanted=$(fingerprint "$family" "$package $flags")
   if [[ -x $cache/$program && $(cat "$stamp" 2>/dev/null) == "$wanted" ]]; then
     say "$program: up to date"
     return
@@ -109,7 +138,7 @@ install_node() { # family package
 
 main() {
   local families=("$@") wanted_family family program package flags
-  ((${#families[@]})) || families=(kubernetes etcd kwok prometheus service-controller moto prism)
+  ((${#families[@]})) || families=(kubernetes etcd kwok karpenter prometheus service-controller nomad-client moto prism)
   require_go
   mkdir -p "$cache/.stamps"
   # Two checkouts may share the cache: one builds, the other waits and then finds everything done.
@@ -132,6 +161,11 @@ main() {
         build "$family" "$program" "$package" "$flags" </dev/null
       fi
     done < <(programs)
+    while IFS='|' read -r family program package flags; do
+      if [[ $family == "$wanted_family" ]]; then
+        gather "$family" "$program" "$package" "$flags" </dev/null
+      fi
+    done < <(files)
   done
 }
 

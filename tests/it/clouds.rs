@@ -4,3 +4,5 @@ mod aci;
 mod contract;
 mod fargate;
 mod memory;
+mod nomad;
+mod observing;

@@ -69,7 +69,7 @@ async fn run(scenario: &Scenario, plan: &Plan) -> Result<String> {
     scenario.start().await;
     scenario.create_pods(&plan.manifests(None)).await?;
     let pods = rest(scenario, plan).await?;
-    scenario.kill().await;
+    scenario.kill();
 
     let burst: Vec<&Pod> = pods.iter().filter(|pod| is_virtual(pod)).collect();
     for pod in &burst {

@@ -1,6 +1,8 @@
 //! What failures do to a fan-out (nothing), what pods cost in the end, and what people are told.
 
+mod down;
 mod drill;
+mod leader;
 mod settlement;
 mod why;
 

@@ -399,7 +399,7 @@ impl Part {
         let all = |resource: &ApiResource| -> Api<DynamicObject> { Api::all_with(scenario.client.clone(), resource) };
         let ours = ListParams::default().labels("app.kubernetes.io/part-of=spillway");
         match self {
-            Part::Process => scenario.kill().await,
+            Part::Process => scenario.kill(),
             Part::Types => {
                 let crds = all(&kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition"));
                 crds.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("deleted");
@@ -457,7 +457,7 @@ async fn uninstalled_in_any_order_nothing_stops_dedicated_scheduling() {
             scenario.job(&app, 2, "100m", json!({})).await;
             assert_eq!(scenario.all_bound(&app, 2).await.counts(), (2, 0, 0), "{order:?} after {part:?}");
         }
-        scenario.kill().await;
+        scenario.kill();
         // A Spillway that still ran may have put its policies back.
         Policies.remove(&scenario).await;
     }

@@ -1,6 +1,9 @@
 //! Who goes where, beside an unmodified kube-scheduler.
 
+mod admission;
 mod backends;
+mod in_force;
+mod leaving;
 mod limits;
 mod order;
 mod policies;

@@ -4,8 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -20,14 +19,16 @@ use scheduler_extender::api;
 use scheduler_extender::record::{ANNOTATION, Record};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
 use world::control_plane::{
-    Builder, ControlPlane, DedicatedNodes, ExtenderOptions, SchedulerOptions, User, VirtualNodeObject, place_of, wait_until,
+    Builder, ControlPlane, DedicatedNodes, ExtenderOptions, Process, SchedulerOptions, User, VirtualNodeObject, place_of,
+    wait_until,
 };
 
 // With its path, because the benchmarks include this file from their own place.
 #[path = "scenario/observing.rs"]
 mod observing;
+#[path = "scenario/replicas.rs"]
+pub(crate) mod replicas;
 
 /// How long a test waits for what should happen at once: long, because CI machines are slow; nobody waits for it in vain.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,7 +41,9 @@ pub(crate) struct Scenario {
     pub(crate) client: Client,
     pub(crate) extender: SocketAddr,
     pub(crate) admin: SocketAddr,
-    spillway: Mutex<Option<Child>>,
+    /// What Spillway finds the API server by.
+    pub(crate) kubeconfig: PathBuf,
+    spillway: Mutex<Option<Process>>,
 }
 
 /// Whether kube-scheduler is told of the extender.
@@ -70,7 +73,8 @@ impl Scenario {
         };
         let plane = change(ControlPlane::builder().scheduler(scheduler)).start().await?;
         let client = plane.client(User::Admin)?;
-        let scenario = Scenario { plane, client, extender: extender_at, admin, spillway: Mutex::new(None) };
+        let kubeconfig = plane.kubeconfig_path(User::Spillway);
+        let scenario = Scenario { plane, client, extender: extender_at, admin, kubeconfig, spillway: Mutex::new(None) };
         scenario.install().await?;
         Ok(scenario)
     }
@@ -88,6 +92,10 @@ impl Scenario {
                 let established =
                     status.conditions.iter().flatten().any(|one| one.type_ == "Established" && one.status == "True");
                 ensure!(established, "{name} is not established");
+                // Established, and yet not served for a moment.
+                let kind = GroupVersionKind::gvk(&crd.spec.group, "v1alpha1", &crd.spec.names.kind);
+                let objects: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
+                objects.list(&ListParams::default().limit(1)).await?;
             }
             Ok(())
         })
@@ -102,58 +110,60 @@ impl Scenario {
         self.start_with(&[]).await;
     }
 
-    /// Starts Spillway with further flags.
+    /// Starts Spillway with further flags. There is only this one; see [`Scenario::replica`] for several.
     pub(crate) async fn start_with(&self, flags: &[&str]) {
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.plane.folder().join("spillway.log"))
-            .expect("a log file");
-        let mut command = Command::new(program());
-        command
-            .args(["run", "--extender-listen", &self.extender.to_string(), "--admin-listen", &self.admin.to_string()])
-            .arg("--kubeconfig")
-            .arg(self.plane.kubeconfig_path(User::Spillway))
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the same file"))
-            .stderr(log)
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()))
-            .kill_on_drop(true);
-        let child = command.spawn().expect("the program spillway starts");
-        *self.spillway.lock().expect("no test panics while it holds this") = Some(child);
-        let ready = wait_until("Spillway ready", PATIENCE, async || {
-            let answer = reqwest::get(format!("http://{}/readyz", self.admin)).await?;
+        let flags = [&["--leader-elect=false"], flags].concat();
+        let process = self.run("spillway", (self.extender, self.admin), &self.kubeconfig, &flags);
+        *self.spillway.lock().expect("no test panics while it holds this") = Some(process);
+        self.ready("spillway", self.admin).await;
+    }
+
+    /// Starts the program.
+    fn run(&self, name: &str, (extender, admin): (SocketAddr, SocketAddr), kubeconfig: &Path, flags: &[&str]) -> Process {
+        let mut arguments = vec![
+            "run".to_owned(),
+            format!("--extender-listen={extender}"),
+            format!("--admin-listen={admin}"),
+            format!("--kubeconfig={}", kubeconfig.display()),
+            // The clouds of these tests do not exist; what they would say is written by the tests.
+            "--backends=ignore".to_owned(),
+        ];
+        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self.plane.run(name, &program(), &arguments).expect("the program spillway starts")
+    }
+
+    async fn ready(&self, name: &str, admin: SocketAddr) {
+        let what = format!("{name} ready");
+        let ready = wait_until(&what, PATIENCE, async || {
+            let answer = reqwest::get(format!("http://{admin}/readyz")).await?;
             ensure!(answer.status().is_success(), "{}", answer.text().await?);
             Ok(())
         });
-        ready.await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.log()));
+        ready.await.unwrap_or_else(|error| panic!("{error:#}\n{}", self.plane.log_of(name)));
     }
 
-    /// What Spillway has logged.
+    /// What Spillway has logged, all replicas of it.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.plane.folder().join("spillway.log")).unwrap_or_default()
+        ["spillway", "replica-a", "replica-b", "replica-c"].map(|name| self.plane.log_of(name)).concat()
     }
 
     /// `kill -9`.
-    pub(crate) async fn kill(&self) {
-        let child = self.spillway.lock().expect("no test panics while it holds this").take();
-        if let Some(mut child) = child {
-            child.kill().await.expect("a process of ours");
-        }
+    pub(crate) fn kill(&self) {
+        drop(self.spillway.lock().expect("no test panics while it holds this").take());
     }
 
-    /// Sends a signal to Spillway.
-    pub(crate) async fn signal(&self, signal: &str) {
-        let id = self
-            .spillway
-            .lock()
-            .expect("no test panics while it holds this")
-            .as_ref()
-            .and_then(Child::id)
-            .expect("Spillway runs");
-        let status = Command::new("kill").args(["-s", signal, &id.to_string()]).status().await.expect("kill");
-        assert!(status.success());
+    /// SIGSTOP.
+    pub(crate) fn pause(&self) {
+        self.process(|process| process.pause().expect("a process of ours"));
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.process(|process| process.resume().expect("a process of ours"));
+    }
+
+    fn process<T>(&self, look: impl FnOnce(&Process) -> T) -> T {
+        look(self.spillway.lock().expect("no test panics while it holds this").as_ref().expect("Spillway runs"))
     }
 
     /// CPU that Spillway has used, user and system.
@@ -176,8 +186,8 @@ impl Scenario {
 
     #[allow(dead_code, reason = "only the benchmarks measure this")]
     fn proc(&self, file: &str) -> Result<String> {
-        let id = self.spillway.lock().expect("no test panics while it holds this").as_ref().and_then(Child::id);
-        Ok(std::fs::read_to_string(format!("/proc/{}/{file}", id.context("Spillway does not run")?))?)
+        let id = self.process(Process::id);
+        Ok(std::fs::read_to_string(format!("/proc/{id}/{file}"))?)
     }
 
     /// Everything at `/metrics`.

@@ -72,7 +72,7 @@ fn the_capability_table() {
         restartAlways           YYYY
         restartOnFailure        YCYY
         emptyDir                YYYY
-        emptyDirMemory          NNYY
+        emptyDirMemory          NN?Y
         configVolume            YEYY
         projectedVolume         EEYY
         azureFile               YNCY
@@ -131,6 +131,12 @@ fn conditions_look_at_the_pod() {
     assert_eq!(on(Provider::Fargate, &slow), 'Y');
     slow.grace_seconds = 121;
     assert_eq!(on(Provider::Fargate, &slow), 'N');
+
+    let mut memory = pod(&[Feature::EmptyDirMemory]);
+    (memory.containers, memory.init_containers) = (1, 0);
+    assert_eq!(on(Provider::Nomad, &memory), 'Y');
+    memory.init_containers = 1;
+    assert_eq!(on(Provider::Nomad, &memory), 'N');
 
     let mut capable = pod(&[Feature::AddedCapabilities]);
     capable.added_capabilities = vec![Arc::from("SYS_PTRACE")];

@@ -68,6 +68,7 @@ impl Scene {
             waiting_cost: rate("0.10"),
             expected_run: Duration::from_secs(3600),
             extender: false,
+            gate: false,
         };
         Scene {
             policy,

@@ -19,6 +19,7 @@ fn table() -> Vec<(Reason, &'static str, &'static str)> {
         (Reason::NoBackend, "NoBackend", "the policy has no backend for it"),
         (Reason::UnknownVirtualNode, "UnknownVirtualNode", "there is no usable VirtualNode of this name"),
         (Reason::Closed(Closed::NodeNotReady), "BackendClosed", "the backend is closed (NodeNotReady)"),
+        (Reason::StartFailed, "BackendStartFailed", "the backend has failed to start such pods lately"),
         (Reason::Infeasible(refusal), "BackendInfeasible", "ACI does not run pods with GPUs (rule gpu)"),
         (Reason::NoQuote(QuoteRefusal::PricesMissing), "NoQuote", "nobody told what the virtual node costs"),
         (Reason::SpotNotAllowed, "SpotNotAllowed", "the tier does not allow Spot capacity (spec.tiers[].spot)"),
@@ -45,6 +46,7 @@ fn is_in_the_table(reason: &Reason) -> bool {
         | Reason::NoBackend
         | Reason::UnknownVirtualNode
         | Reason::Closed(_)
+        | Reason::StartFailed
         | Reason::Infeasible(_)
         | Reason::NoQuote(_)
         | Reason::SpotNotAllowed
@@ -65,5 +67,5 @@ fn every_reason_has_its_label_and_its_sentence() {
         assert_eq!((reason.label(), &*reason.to_string()), (*label, *sentence));
     }
     let labels: BTreeSet<&str> = table.iter().map(|(_, label, _)| *label).collect();
-    assert_eq!((labels.len(), table.len()), (20, 20), "no label stands for two reasons, and none is missing");
+    assert_eq!((labels.len(), table.len()), (21, 21), "no label stands for two reasons, and none is missing");
 }

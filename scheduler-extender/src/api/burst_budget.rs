@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::schema;
+use super::{InForce, schema};
 
 /// How much money bursting may cost, per period.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -155,6 +155,10 @@ pub struct BurstBudgetStatus {
     /// really committed never exceeds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorized: Option<String>,
+    /// The replica that wrote the authorization: each time that one begins to lead it has another name. A leader that finds
+    /// another name here than its own takes the books over anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorized_by: Option<String>,
     /// The part of `spent` that no pod explains any more: an allowance that a former leader may have used, or pods
     /// that are gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,6 +173,10 @@ pub struct BurstBudgetStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// The last specification that could be used, while the present one cannot.
+    // Written by a merge patch, in which `null` takes it away.
+    #[serde(default)]
+    pub in_force: Option<InForce>,
 }
 
 // === schemas ===

@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::{PodResources, schema};
+use super::{InForce, PodResources, schema};
 
 /// Which pods may burst, to which virtual nodes, in what order and after how long.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -72,7 +72,11 @@ use super::{PodResources, schema};
     validation = Rule::new("!self.tiers.exists(t, has(t.after) && t.after == 'Auto') || has(self.waitingCost)")
         .message("waitingCost is required when a tier has after: Auto, because Auto weighs it against the price of bursting")
         .field_path(".waitingCost")
-        .reason(Reason::FieldValueRequired)
+        .reason(Reason::FieldValueRequired),
+    validation = Rule::new("!has(self.gate) || self.gate != 'Use' || (has(self.tiers[0].virtualNodes) && (!has(self.extender) || self.extender != 'Use'))")
+        .message("gate: Use is for policies whose first tier has virtualNodes, and that do not have extender: Use")
+        .field_path(".gate")
+        .reason(Reason::FieldValueInvalid)
 )]
 pub struct BurstPolicySpec {
     /// Which policy wins when several select a pod: the higher weight, then the older object, then the name.
@@ -133,6 +137,12 @@ pub struct BurstPolicySpec {
     #[serde(default)]
     pub extender: ExtenderUse,
 
+    /// `Use` holds new pods by the scheduling gate `spillway.dev/decide` until Spillway has decided on them: how serverless comes
+    /// first where no extender is asked. Gated pods wait while Spillway is down. `Ignore` gates nothing. Only with a first tier
+    /// of virtual nodes, and not together with `extender: Use`.
+    #[serde(default)]
+    pub gate: GateUse,
+
     /// What becomes of a pod that no tier can take. `Wait`: it stays an ordinary pending pod.
     #[serde(default)]
     pub when_unsatisfiable: WhenUnsatisfiable,
@@ -183,6 +193,16 @@ pub enum ExtenderUse {
     /// Mark the pods for it.
     Use,
     /// Leave the pods as they are.
+    #[default]
+    Ignore,
+}
+
+/// Whether new pods are held by a scheduling gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GateUse {
+    /// Until they are decided on.
+    Use,
+    /// Not at all.
     #[default]
     Ignore,
 }
@@ -344,6 +364,9 @@ pub struct BurstPolicyStatus {
     /// Currency of `spend`, ISO 4217.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
+    /// The last specification that could be used, while the present one cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<InForce>,
 }
 
 /// What a policy in mode `Audit` would have done.

@@ -22,8 +22,8 @@ mod virtual_node;
 
 pub use burst_budget::{BudgetPeriod, BudgetScope, BurstBudget, BurstBudgetSpec, BurstBudgetStatus, WhenExceeded};
 pub use burst_policy::{
-    AuditSummary, BurstPolicy, BurstPolicySpec, BurstPolicyStatus, ExtenderUse, MatchCondition, Mode, NodePrice, Packing,
-    PodCounts, ReturnToDedicated, SpotUse, StopPolicy, TierSpec, WhenUnsatisfiable,
+    AuditSummary, BurstPolicy, BurstPolicySpec, BurstPolicyStatus, ExtenderUse, GateUse, MatchCondition, Mode, NodePrice,
+    Packing, PodCounts, ReturnToDedicated, SpotUse, StopPolicy, TierSpec, WhenUnsatisfiable,
 };
 pub use invalid::Invalid;
 pub use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -36,6 +36,7 @@ pub use virtual_node::{
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as KubernetesQuantity;
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Bounds in pods and resources: of a tier, of a virtual node, or a provider's quota and what is used of it.
@@ -54,6 +55,16 @@ pub struct PodResources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::memory")]
     pub memory: Option<KubernetesQuantity>,
+}
+
+/// The specification that is in force while the object's own cannot be used: where a restart finds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct InForce {
+    /// Generation of the object that had it.
+    pub generation: i64,
+    /// The specification.
+    #[schemars(schema_with = "schema::anything")]
+    pub spec: serde_json::Value,
 }
 
 /// Size of one pod.

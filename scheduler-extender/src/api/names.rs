@@ -34,5 +34,11 @@ pub const EXTENDER_MARKER: &str = "spillway.dev/burst";
 /// Scheduling gate of pods whose policy asks for a gate.
 pub const DECIDE_GATE: &str = "spillway.dev/decide";
 
+/// Label that every virtual node has in the engine's eyes, and that a gated pod gets as its node selector when it is decided to
+/// burst: no dedicated node has it, so no scheduler can be faster than Spillway.
+pub const DECIDED_LABEL: &str = "spillway.dev/decided";
+/// Value of [`DECIDED_LABEL`].
+pub const DECIDED_BURST: &str = "burst";
+
 /// Field manager of our writes and reporting controller of our Events.
 pub const COMMITTER: &str = "spillway.dev/committer";

@@ -73,6 +73,16 @@ pub(super) fn start_duration(_: &mut SchemaGenerator) -> Schema {
     duration("0s", "1h")
 }
 
+/// An object that the API server keeps as it is.
+pub(super) fn anything(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// How long a start may take.
+pub(super) fn start_deadline(_: &mut SchemaGenerator) -> Schema {
+    duration("1s", "1h")
+}
+
 /// How long a pod may run, as far as anybody expects.
 pub(super) fn run_duration(_: &mut SchemaGenerator) -> Schema {
     duration("1s", "8760h")

@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::{PodResources, PodSize, schema};
+use super::{InForce, PodResources, PodSize, schema};
 
 mod providers;
 pub use providers::{AciSpec, Architecture, FargateSpec, InMemorySpec, NomadSpec, SecretKeyRef, SecretRef};
@@ -133,6 +133,12 @@ pub struct VirtualNodeSpec {
     #[schemars(schema_with = "schema::start_duration")]
     pub billed_startup: Option<String>,
 
+    /// A pod that has not started so long after its Binding is failed, so that its owner makes another, which goes elsewhere:
+    /// from 1s to 1h. Absent: 15m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::start_deadline")]
+    pub start_deadline: Option<String>,
+
     /// How often a pod is interrupted here, per hour, as a decimal number. Spot only; absent: 0.05.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::frequency")]
@@ -242,6 +248,9 @@ pub struct VirtualNodeStatus {
     /// How much of the quota is used, by whomever. Absent: unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<PodResources>,
+    /// When the provider said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<Time>,
     /// Prices that quotes are made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prices: Option<ObservedPrices>,
@@ -251,6 +260,9 @@ pub struct VirtualNodeStatus {
     /// Money accrued by pods on it, as a decimal number in the currency of `prices`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spend: Option<String>,
+    /// The last specification that could be used, while the present one cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<InForce>,
 }
 
 /// Prices with their origin and age.

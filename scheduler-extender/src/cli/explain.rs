@@ -20,7 +20,7 @@ pub(super) fn why(args: &WhyArgs) -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let name = args.pod.strip_prefix("pod/").or_else(|| args.pod.strip_prefix("pods/")).unwrap_or(&args.pod);
     let (explained, policy) = super::runtime()?.block_on(async {
-        let client = crate::run::connect(args.kubeconfig.as_deref()).await?;
+        let client = crate::run::connect(args.kubeconfig.as_deref(), "why").await?;
         let exists = Api::<Pod>::namespaced(client.clone(), &args.namespace).get_opt(name).await.context("reading the pod")?;
         let pod = exists.with_context(|| format!("there is no pod {name} in namespace {}", args.namespace))?;
         let committer = committer(&client, &args.currency).await?;
@@ -53,7 +53,7 @@ async fn committer(client: &Client, currency: &str) -> anyhow::Result<Committer>
     Ok(committer)
 }
 
-async fn list<K>(client: &Client) -> anyhow::Result<Vec<K>>
+pub(super) async fn list<K>(client: &Client) -> anyhow::Result<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use kube::Api;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use super::{DaemonSetsMode, GuardsMode, LogForm, RunArgs};
+use super::{BackendsMode, DaemonSetsMode, GuardsMode, LogForm, RunArgs};
 use crate::admin::{Admin, Readiness};
 use crate::committer::Settings;
 use crate::extender::answers::SnapshotAnswers;
@@ -22,8 +22,8 @@ use crate::{admin, run};
 
 /// A runtime that does not turn for so long will not come back; a restart is better than a hang (kube-scheduler waits).
 const STALL: Duration = Duration::from_secs(10);
-/// How long calls of kube-scheduler are told to go elsewhere before the process ends.
-const DRAINING: Duration = Duration::from_millis(500);
+/// The books are closed within this time, or not at all.
+const CLOSING: Duration = Duration::from_secs(8);
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
     log(args.log);
@@ -57,8 +57,23 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         bindings_in_flight,
         guards,
         daemon_sets,
+        backends,
+        leader_elect,
+        leader_elect_lease_duration: lease_duration,
+        leader_elect_renew_deadline: renew_deadline,
+        leader_elect_retry_period: retry_period,
+        leader_elect_resource_namespace: namespace,
+        leader_elect_resource_name: name,
+        shutdown_delay_duration,
         log: _,
     } = args;
+    let identity = identity();
+    let election = if leader_elect {
+        let times = run::Times { lease_duration, renew_deadline, retry_period }.checked()?;
+        Some(run::Election { identity: identity.clone(), namespace, name, times })
+    } else {
+        None
+    };
     anyhow::ensure!(
         currency.len() == 3 && currency.bytes().all(|byte| byte.is_ascii_uppercase()),
         "--currency {currency:?}: three capital letters, as in ISO 4217"
@@ -74,7 +89,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         }
     };
     let _watchdog = watchdog::Watchdog::start(watchdog::Settings::ending_the_process(STALL), &tokio::runtime::Handle::current())?;
-    let client = run::connect(kubeconfig.as_deref()).await?;
+    let client = run::connect(kubeconfig.as_deref(), &identity).await?;
     let metrics = Arc::new(Metrics::new(&currency, Limits::STANDARD));
     let handle = run::Handle::default();
     let settings = Settings {
@@ -82,6 +97,8 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         bindings_in_flight: usize::from(bindings_in_flight),
         await_guards: guards == GuardsMode::Apply,
         keep_off_daemon_sets: daemon_sets == DaemonSetsMode::KeepOff,
+        observe_backends: backends == BackendsMode::Observe,
+        keeper: identity.clone(),
         ..Settings::standard(&currency)
     };
 
@@ -95,14 +112,13 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let extender_listener =
         TcpListener::bind(extender_listen).await.with_context(|| format!("--extender-listen {extender_listen}"))?;
     let admin_listener = TcpListener::bind(admin_listen).await.with_context(|| format!("--admin-listen {admin_listen}"))?;
-    tracing::info!(extender = %extender_listener.local_addr()?, admin = %admin_listener.local_addr()?, "spillway runs");
+    tracing::info!(identity = &*identity, extender = %extender_listener.local_addr()?, admin = %admin_listener.local_addr()?, "spillway runs");
 
-    let admin = Admin { metrics: metrics.clone(), readiness: readiness(&handle), status: status(&handle) };
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let committing = run::run(client, settings, metrics, handle.clone(), async {
-        // A sender that is gone means the same: stop.
-        let _ = stopped.await;
-    });
+    let admin =
+        Admin { metrics: metrics.clone(), readiness: readiness(&handle, phases.clone()), status: status(&handle, identity) };
+    let (stop, asked) = oneshot::channel::<()>();
+    let (closed, is_closed) = oneshot::channel::<()>();
+    let committing = run::run(client, settings, election, metrics, handle.clone(), run::Stop { asked, closed });
     // Tasks of their own: they go on while the process is told to stop.
     let mut committing = tokio::spawn(committing);
     let mut extending = tokio::spawn(extender.serve(extender_listener, tls, phases));
@@ -112,22 +128,37 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         ended = admin::serve(admin_listener, admin, std::future::pending()) => return ended.context("the admin listener failed"),
         signal = told_to_stop() => tracing::info!(signal, "spillway stops"),
     }
-    // Whoever still has a connection is told to go elsewhere; then what was asked is answered, and the books are closed.
+    // The books are closed, so that another replica may lead; meanwhile whoever asks is answered, and told to ask elsewhere.
     phase.send_replace(server::Phase::Draining);
     let _ = stop.send(());
-    tokio::time::sleep(DRAINING).await;
+    let closing = async {
+        if tokio::time::timeout(CLOSING, is_closed).await.is_err() {
+            tracing::warn!("the books were not closed in time; a successor counts what is authorized as spent");
+        }
+    };
+    tokio::join!(tokio::time::sleep(shutdown_delay_duration), closing);
     phase.send_replace(server::Phase::Stopping);
-    let (committed, served) = tokio::join!(committing, extending);
-    served?.context("the extender's listener failed")?;
-    committed?
+    let served = extending.await;
+    committing.abort();
+    served?.context("the extender's listener failed")
 }
 
-fn readiness(handle: &run::Handle) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
+/// What this process is called in the Lease and beside authorizations: the pod's name, and something that no other process has.
+fn identity() -> Arc<str> {
+    use std::hash::{BuildHasher, RandomState};
+    let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "spillway".to_owned());
+    let unique = RandomState::new().hash_one((std::process::id(), jiff::Timestamp::now().as_nanosecond()));
+    Arc::from(format!("{}_{unique:016x}", host.chars().take(200).collect::<String>()))
+}
+
+fn readiness(handle: &run::Handle, phases: watch::Receiver<server::Phase>) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
     let handle = handle.clone();
     Arc::new(move || {
-        if !handle.synced.load(Ordering::Relaxed) {
+        if *phases.borrow() != server::Phase::Serving {
+            Readiness::NotReady("it is stopping".to_owned())
+        } else if !handle.is_synced() {
             Readiness::NotReady("the first lists are not complete".to_owned())
-        } else if !handle.guarded.load(Ordering::Relaxed) {
+        } else if handle.standing().leads() && !handle.guarded.load(Ordering::Relaxed) {
             Readiness::NotReady("the guards of virtual nodes are not in force".to_owned())
         } else {
             Readiness::Ready
@@ -135,13 +166,19 @@ fn readiness(handle: &run::Handle) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
     })
 }
 
-fn status(handle: &run::Handle) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
-    let published = handle.published.clone();
+fn status(handle: &run::Handle, identity: Arc<str>) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
+    let (published, handle) = (handle.published.clone(), handle.clone());
     Arc::new(move || {
+        let standing = handle.standing();
+        let leader = match &standing {
+            run::Standing::Leads { .. } => standing.leads().then(|| identity.clone()),
+            run::Standing::Follows { leader } => leader.clone(),
+        };
         let state = published.load();
         let mut nodes: Vec<_> = state.backends.iter().collect();
         nodes.sort_by(|one, other| one.node.name.cmp(&other.node.name));
         serde_json::json!({
+            "replica": {"identity": identity, "leads": standing.leads(), "leader": leader},
             "policies": state.policies.iter().map(|compiled| serde_json::json!({"name": compiled.policy.name, "generation": compiled.policy.generation})).collect::<Vec<_>>(),
             "virtualNodes": nodes.iter().map(|backend| serde_json::json!({
                 "name": backend.node.name,
@@ -164,7 +201,7 @@ fn status(handle: &run::Handle) -> Arc<dyn Fn() -> serde_json::Value + Send + Sy
 /// What the guards speak of in this cluster.
 pub(super) async fn guard_subjects(kubeconfig: Option<&Path>) -> anyhow::Result<Subjects> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let nodes: Api<crate::api::VirtualNode> = Api::all(run::connect(kubeconfig).await?);
+    let nodes: Api<crate::api::VirtualNode> = Api::all(run::connect(kubeconfig, "guards").await?);
     let listed = nodes.list(&kube::api::ListParams::default()).await.context("listing VirtualNodes")?;
     let mut subjects = Subjects::default();
     for node in listed {

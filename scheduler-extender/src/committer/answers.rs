@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use policy::Timestamp;
+use policy::workload::Held;
 
 use super::pods::{Phase, PodRecord, Waiting};
 use super::{Binding, BindingAnswer, Committer, Intent, PodKey};
 use crate::metrics::BindingOutcome;
+use crate::workload;
 
 /// A lost answer is asked after this long: in-flight requests have ended by then, one way or the other.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -73,6 +75,8 @@ impl Committer {
         }
         if flight.waiting.resource_version != version {
             self.back_to_line(&key.uid, Some(Duration::ZERO), Some(version), now);
+            // What has changed may be its gate: it belongs to another line then.
+            self.observe_pending(key, pod, now);
             return;
         }
         flight.unclear = None;
@@ -80,7 +84,8 @@ impl Committer {
         let (node, decision) = (flight.planned.node.clone(), flight.decision.clone());
         self.wave.unclear.remove(&key.uid);
         self.wave.relaunched();
-        self.intents.push(Intent::Bind(Binding { pod: key.clone(), resource_version: version, node, decision }));
+        let lift_gate = workload::held(pod) == Held::ByGate;
+        self.intents.push(Intent::Bind(Binding { pod: key.clone(), resource_version: version, node, decision, lift_gate }));
     }
 
     /// Pods whose answer is unclear are read until they say what happened.

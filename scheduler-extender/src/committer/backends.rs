@@ -37,9 +37,13 @@ pub(super) struct VirtualNodeObject {
     pub(super) generation: i64,
     /// The last specification that compiled; it stays in force.
     compiled: Option<policy::VirtualNode>,
+    /// That specification.
+    pub(super) good: Option<api::InForce>,
     adopt: Option<Adopt>,
     deleting: bool,
     healthy: bool,
+    /// The leader has not said that its guard is in force; what one that follows goes by.
+    guard_pending: bool,
     /// The Node that stands for it, or that did last.
     pub(super) node: Option<Arc<str>>,
     quota: Limits,
@@ -145,19 +149,26 @@ impl Committer {
         let quota = object.status.as_ref().and_then(|status| status.quota.as_ref()).map(compile::limits).transpose();
         let before = self.virtual_nodes.objects.remove(&name);
         let named = object.status.as_ref().and_then(|status| status.node_name.as_deref()).map(Arc::from);
-        let (last, last_quota, node) =
-            before.map_or((None, Limits::default(), named), |before| (before.compiled, before.quota, before.node));
-        let (compiled, invalid) = match compiled {
-            Ok(compiled) => (Some(compiled), None),
+        let generation = object.metadata.generation.unwrap_or(0);
+        let (last, last_quota, node) = match before {
+            Some(before) => ((before.compiled, before.good), before.quota, before.node),
+            None => (last_good_node(object, &self.settings.currency), Limits::default(), named),
+        };
+        let ((compiled, good), invalid) = match compiled {
+            Ok(compiled) => ((Some(compiled), in_force(generation, &object.spec)), None),
             Err(invalid) => (last, Some(invalid.to_string())),
         };
         let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         let facts = VirtualNodeObject {
-            generation: object.metadata.generation.unwrap_or(0),
+            generation,
             compiled,
+            good,
             adopt: object.spec.adopt.as_ref().map(|adopt| Adopt::new(&adopt.node_selector)),
             deleting: object.metadata.deletion_timestamp.is_some(),
             healthy: !conditions.iter().any(|condition| condition.type_ == "BackendHealthy" && condition.status == "False"),
+            guard_pending: !conditions
+                .iter()
+                .any(|condition| condition.type_ == "Ready" && condition.reason != Closed::GuardPending.label()),
             node,
             // Unreadable is not the same as unknown.
             quota: quota.map_or(last_quota, Option::unwrap_or_default),
@@ -189,7 +200,9 @@ impl Committer {
             .iter()
             .filter_map(|(name, object)| {
                 let (node_name, closed) = object.node(&self.virtual_nodes.nodes);
-                let closed = closed.or_else(|| self.virtual_nodes.unguarded(node_name.as_ref()));
+                let guarded_by_leader = self.follows && !(object.guard_pending && self.settings.await_guards);
+                let closed =
+                    if guarded_by_leader { closed } else { closed.or_else(|| self.virtual_nodes.unguarded(node_name.as_ref())) };
                 let compiled = object.compiled.clone()?;
                 Some(policy::VirtualNode { name: name.clone(), node_name, closed, quota: object.quota, ..compiled })
             })
@@ -316,10 +329,17 @@ impl Committer {
         if self.policies.get(&name).is_some_and(|known| known.generation == generation) {
             return;
         }
-        let last = self.policies.remove(&name).and_then(|known| known.compiled);
+        let before = self.policies.remove(&name);
         let known = match compile::burst_policy(object) {
-            Ok(compiled) => PolicyObject { generation, compiled: Some(Arc::new(compiled)), invalid: None },
-            Err(invalid) => PolicyObject { generation, compiled: last, invalid: Some(invalid.to_string()) },
+            Ok(compiled) => {
+                let good = in_force(generation, &object.spec);
+                PolicyObject { generation, compiled: Some(Arc::new(compiled)), good, invalid: None }
+            }
+            Err(invalid) => {
+                let invalid = Some(invalid.to_string());
+                let (compiled, good) = before.map_or_else(|| last_good_policy(object), |known| (known.compiled, known.good));
+                PolicyObject { generation, compiled, good, invalid }
+            }
         };
         self.policies.insert(name, known);
         self.recompile();
@@ -335,8 +355,32 @@ impl Committer {
         let compiled: Vec<Arc<CompiledPolicy>> = self.policies.values().filter_map(|policy| policy.compiled.clone()).collect();
         self.compiled = Arc::new(Policies::new(compiled));
         self.conflicts.clear();
+        self.drop_outdated_plans();
         self.reconsider();
         self.reselect();
+    }
+
+    /// Nothing is sent any more that was decided by a policy which has changed or is gone.
+    fn drop_outdated_plans(&mut self) {
+        let outdated: Vec<Arc<str>> = self
+            .pods
+            .iter()
+            .filter_map(|(uid, record)| match &record.phase {
+                Phase::Waiting(waiting) if waiting.planned.is_some() => Some((uid, self.lines.policy(waiting.class)?)),
+                Phase::Waiting(_) | Phase::Binding(_) | Phase::Dedicated(_) | Phase::Burst(_) => None,
+            })
+            .filter(|(_, policy)| !self.is_current(policy))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in outdated {
+            self.unplan(&uid);
+        }
+    }
+
+    /// Whether this is the version of a policy that is in force. Pods that wait under another one are being told again.
+    pub(super) fn is_current(&self, policy: &Arc<policy::BurstPolicy>) -> bool {
+        let known = self.policies.get(&policy.name).and_then(|known| known.compiled.as_ref());
+        known.is_some_and(|known| Arc::ptr_eq(&known.policy, policy))
     }
 
     /// What selects pods has changed: those that wait are told again, and find their lines anew.
@@ -405,6 +449,28 @@ impl VirtualNodeObject {
         };
         (Some(name.clone()), closed)
     }
+}
+
+/// A specification as it is kept for a restart.
+pub(super) fn in_force(generation: i64, spec: &impl serde::Serialize) -> Option<api::InForce> {
+    Some(api::InForce { generation, spec: serde_json::to_value(spec).ok()? })
+}
+
+/// The policy that a predecessor went by, if the object's own specification cannot be used.
+fn last_good_policy(object: &api::BurstPolicy) -> (Option<Arc<CompiledPolicy>>, Option<api::InForce>) {
+    let Some(good) = object.status.as_ref().and_then(|status| status.in_force.clone()) else { return (None, None) };
+    let Ok(spec) = serde_json::from_value(good.spec.clone()) else { return (None, None) };
+    let mut metadata = object.metadata.clone();
+    metadata.generation = Some(good.generation);
+    let compiled = compile::burst_policy(&api::BurstPolicy { metadata, spec, status: None }).ok().map(Arc::new);
+    (compiled, Some(good))
+}
+
+/// The virtual node that a predecessor went by. Prices and quota in the status are those of now.
+fn last_good_node(object: &api::VirtualNode, currency: &str) -> (Option<policy::VirtualNode>, Option<api::InForce>) {
+    let Some(good) = object.status.as_ref().and_then(|status| status.in_force.clone()) else { return (None, None) };
+    let Ok(spec) = serde_json::from_value(good.spec.clone()) else { return (None, None) };
+    (compile::virtual_node(&api::VirtualNode { spec, ..object.clone() }, currency).ok(), Some(good))
 }
 
 fn object_labels(labels: Option<&BTreeMap<String, String>>) -> Labels {

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use policy::ledger::{Balance, Budget, WhenExceeded};
 use policy::{Money, Timestamp};
 
+use super::backends::in_force;
 use super::lines::ClassId;
 use super::{Committer, Intent};
 use crate::{api, compile};
@@ -34,10 +35,14 @@ impl Budgets {
 /// A budget as it stands in the API server.
 struct BudgetObject {
     object: api::BurstBudget,
+    /// The last specification that compiled.
+    good: Option<api::InForce>,
     invalid: Option<String>,
     resource_version: String,
     /// The predecessor's books, until they are taken over.
     inherited: Option<api::BurstBudgetStatus>,
+    /// What was taken over: seen again it is no news.
+    predecessor: Option<Entered>,
     taken_over: bool,
     /// What the write under way would authorize.
     writing: Option<Money>,
@@ -53,24 +58,81 @@ struct BudgetObject {
     complained: Option<String>,
 }
 
+/// What tells one entry in a budget's status from another: who wrote it, and which amounts.
+type Entered = (String, [Option<String>; 4], Option<Time>);
+
+/// The entry that a status holds, if a committer wrote it.
+fn entered(status: Option<&api::BurstBudgetStatus>) -> Option<Entered> {
+    let status = status?;
+    let amounts = [&status.spent, &status.reserved, &status.unaccounted, &status.authorized].map(Clone::clone);
+    Some((status.authorized_by.clone()?, amounts, status.period_start.clone()))
+}
+
+/// The amounts of a status that still count.
+#[derive(Default)]
+struct Inherited {
+    spent: Money,
+    unaccounted: Money,
+    authorized: Money,
+}
+
+impl Inherited {
+    fn of(status: Option<&api::BurstBudgetStatus>, budget: &Budget) -> Inherited {
+        let Some(status) = status else { return Inherited::default() };
+        let same_period =
+            status.period_start.as_ref().is_some_and(|start| start.0.as_millisecond() / 1000 == budget.start.millis() / 1000);
+        if !same_period {
+            return Inherited::default();
+        }
+        let money = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Money>().ok()).unwrap_or(Money::ZERO);
+        Inherited { spent: money(&status.spent), unaccounted: money(&status.unaccounted), authorized: money(&status.authorized) }
+    }
+}
+
+impl BudgetObject {
+    /// Whether somebody else has made this entry after the books were taken over: another leader, who may spend what it says.
+    /// Echoes of the predecessor's last entry, as after an edit of the specification, are none.
+    fn is_foreign(&self, entry: &Entered, keeper: &str) -> bool {
+        entry.0 != keeper && self.predecessor.as_ref() != Some(entry)
+    }
+}
+
 impl Committer {
     pub(super) fn observe_budget(&mut self, object: &api::BurstBudget, now: Timestamp) {
         let Some(name) = object.metadata.name.as_deref().map(Arc::<str>::from) else { return };
         let resource_version = object.metadata.resource_version.clone().unwrap_or_default();
         let compiled = compile::burst_budget(object, &self.settings.currency, now);
         let invalid = compiled.as_ref().err().map(ToString::to_string);
+        let good = compiled.as_ref().ok().and_then(|_| in_force(object.metadata.generation.unwrap_or(0), &object.spec));
+        // What cannot be read leaves the last one in force, also the one that a predecessor went by.
+        let known_before = self.budgets.0.contains_key(&name);
+        let compiled = compiled.or_else(|invalid| match last_good(object).filter(|_| !known_before) {
+            Some(last) => compile::burst_budget(&last, &self.settings.currency, now),
+            None => Err(invalid),
+        });
         match self.budgets.0.get_mut(&name) {
             Some(known) => {
                 known.object.clone_from(object);
                 known.resource_version = resource_version;
                 known.invalid = invalid;
+                if !known.taken_over {
+                    known.inherited.clone_from(&object.status);
+                } else if !self.follows
+                    && entered(object.status.as_ref()).is_some_and(|entry| known.is_foreign(&entry, &self.settings.keeper))
+                {
+                    tracing::warn!(budget = &*name, "another replica has written into the books; they are taken over anew");
+                    self.superseded = true;
+                }
+                known.good = good.or(known.good.take());
             }
             None => {
                 let known = BudgetObject {
                     object: object.clone(),
+                    good: good.or_else(|| object.status.as_ref().and_then(|status| status.in_force.clone())),
                     invalid,
                     resource_version,
                     inherited: object.status.clone(),
+                    predecessor: None,
                     taken_over: false,
                     writing: None,
                     wanted: Money::ZERO,
@@ -101,6 +163,7 @@ impl Committer {
         }
         if self.synced {
             self.take_over_budget(&name, now);
+            self.copy_budget(&name);
         }
     }
 
@@ -115,7 +178,16 @@ impl Committer {
         let names: Vec<Arc<str>> = self.budgets.0.keys().cloned().collect();
         for name in names {
             self.take_over_budget(&name, now);
+            self.copy_budget(&name);
         }
+    }
+
+    /// One that follows shows what the leader has written, and the pods that it sees itself.
+    fn copy_budget(&mut self, name: &Arc<str>) {
+        let Some(known) = self.budgets.0.get(name).filter(|_| self.follows) else { return };
+        let Some((budget, _)) = self.ledger.books().account(name) else { return };
+        let Inherited { spent, unaccounted, authorized } = Inherited::of(known.object.status.as_ref(), budget);
+        self.ledger.copy(name, spent, unaccounted, authorized);
     }
 
     fn take_over_budget(&mut self, name: &Arc<str>, now: Timestamp) {
@@ -126,15 +198,12 @@ impl Committer {
             return;
         }
         known.drawn_at = now;
-        let inherited = known.inherited.take().unwrap_or_default();
-        let same_period =
-            inherited.period_start.as_ref().is_some_and(|start| start.0.as_millisecond() / 1000 == budget.start.millis() / 1000);
-        let money = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Money>().ok()).unwrap_or(Money::ZERO);
-        let (spent, unaccounted, authorized) = if same_period {
-            (money(&inherited.spent), money(&inherited.unaccounted), money(&inherited.authorized))
-        } else {
-            Default::default()
-        };
+        let inherited = known.inherited.take();
+        known.predecessor = entered(inherited.as_ref());
+        if self.follows {
+            return;
+        }
+        let Inherited { spent, unaccounted, authorized } = Inherited::of(inherited.as_ref(), budget);
         self.ledger.take_over(name, spent, unaccounted, authorized);
     }
 
@@ -209,7 +278,8 @@ impl Committer {
             known.writing = Some(authorized);
             known.shown = Some((balance, authorized));
             known.shown_at = now;
-            let status = status(&known.object, known.invalid.as_deref(), &budget, &balance, authorized, now);
+            let keeper = &*self.settings.keeper;
+            let status = status(known, &budget, &balance, authorized, keeper, now);
             self.intents.push(Intent::WriteBudget {
                 name: name.clone(),
                 resource_version: known.resource_version.clone(),
@@ -263,7 +333,10 @@ impl Committer {
             if !over {
                 continue;
             }
-            if let Ok(budget) = compile::burst_budget(&known.object, &self.settings.currency, now) {
+            // A specification that cannot be read does not stop the periods of the last one.
+            let last = known.good.as_ref().and_then(|good| serde_json::from_value(good.spec.clone()).ok());
+            let object = api::BurstBudget { spec: last.unwrap_or_else(|| known.object.spec.clone()), ..known.object.clone() };
+            if let Ok(budget) = compile::burst_budget(&object, &self.settings.currency, now) {
                 self.ledger.set_budget(budget);
                 known.shown = None;
                 self.epoch += 1;
@@ -297,13 +370,14 @@ fn period_label(period: &api::BudgetPeriod) -> &'static str {
 }
 
 fn status(
-    object: &api::BurstBudget,
-    invalid: Option<&str>,
+    known: &BudgetObject,
     budget: &Budget,
     balance: &Balance,
     authorized: Money,
+    keeper: &str,
     now: Timestamp,
 ) -> api::BurstBudgetStatus {
+    let BudgetObject { object, good, invalid, .. } = known;
     let money = |amount: Money| Some(amount.to_string());
     let reserved = balance.committed.saturating_add(balance.reserved);
     let total = balance.total();
@@ -339,11 +413,19 @@ fn status(
         spent: money(balance.spent),
         reserved: money(reserved),
         authorized: money(authorized),
+        authorized_by: Some(keeper.to_owned()),
         unaccounted: money(balance.unaccounted),
         remaining: money(budget.limit.saturating_sub(total).max(Money::ZERO)),
         forecast: money(forecast(budget, total, now)),
         conditions,
+        in_force: good.clone().filter(|_| invalid.is_some()),
     }
+}
+
+/// The object with the specification that a predecessor went by.
+fn last_good(object: &api::BurstBudget) -> Option<api::BurstBudget> {
+    let good = object.status.as_ref()?.in_force.as_ref()?;
+    Some(api::BurstBudget { spec: serde_json::from_value(good.spec.clone()).ok()?, ..object.clone() })
 }
 
 /// Where the total ends up if it goes on growing as it has in this period.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use policy::line::Evidence;
 use policy::{Decision, Room, Timestamp};
 
 use super::Committer;
@@ -51,8 +50,7 @@ impl Committer {
             Phase::Waiting(waiting) => {
                 let Some(class) = self.lines.get(waiting.class) else { return Explained::NotSelected };
                 let room = match class.line.no_room_since(waiting.arrival) {
-                    Some(_) if class.evidence == Evidence::Refused => Room::Some,
-                    Some(since) => Room::NoneSince(since),
+                    Some(since) => class.room_for_one(since),
                     None => Room::Some,
                 };
                 let decision = Box::new(self.decide(&class.policy, &class.workload, room, now));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use policy::dedicated::{DedicatedNodes, Fit, FitId};
 use policy::line::{Arrival, Evidence, Line};
-use policy::workload::Feature;
+use policy::workload::{Feature, Held};
 use policy::{BurstPolicy, Outcome, Resources, Room, Snapshot, Timestamp, Workload, decide};
 
 use super::Committer;
@@ -63,6 +63,11 @@ impl Class {
     /// quotas at any time.
     pub(super) fn prefers_to_burst(&self) -> bool {
         self.policy.serverless_first() || self.policy.dedicated().is_some_and(|tier| tier.vcpu.max(tier.gib) > policy::Rate::FREE)
+    }
+
+    /// What is known of the chances of one of its pods on dedicated nodes, which have had no room for it since then.
+    pub(super) fn room_for_one(&self, since: Timestamp) -> Room {
+        if self.evidence == Evidence::Refused || self.workload.held == Held::ByGate { Room::Some } else { Room::NoneSince(since) }
     }
 }
 
@@ -220,7 +225,7 @@ impl Committer {
         }
     }
 
-    fn unplan(&mut self, uid: &Arc<str>) {
+    pub(super) fn unplan(&mut self, uid: &Arc<str>) {
         let Some(waiting) = self.waiting_mut(uid) else { return };
         let arrival = waiting.arrival;
         if let Some(planned) = waiting.planned.take() {
@@ -243,6 +248,9 @@ fn evidence(
         Outcome::Burst(_) | Outcome::Wait(_) => true,
         Outcome::Dedicated => false,
     };
+    if class.workload.held != Held::No {
+        return Evidence::Held;
+    }
     if choosy && rather_bursts() {
         return Evidence::Refused;
     }

@@ -16,12 +16,15 @@
 mod answers;
 mod backends;
 mod budgets;
+mod draining;
 mod explain;
+mod gates;
 mod hygiene;
 mod lines;
 mod notes;
 mod pods;
 mod settle;
+mod starts;
 mod state;
 mod status;
 mod waking;
@@ -48,13 +51,17 @@ use crate::metrics::Metrics;
 use crate::selection::{LocalServices, Policies};
 
 pub use explain::Explained;
+pub use starts::START_FAILED;
 pub use state::{Published, Uids};
 
 use backends::VirtualNodes;
 use budgets::Budgets;
+use draining::Draining;
+use gates::Gates;
 use lines::Lines;
 use notes::Notes;
 use pods::PodRecord;
+use starts::Starts;
 use status::Statuses;
 use waking::Waking;
 use wave::Wave;
@@ -125,6 +132,18 @@ pub enum Event {
         /// Whether it is done, or can never be.
         done: bool,
     },
+    /// The answer to [`Intent::Evict`].
+    EvictionAnswered {
+        /// The pod.
+        uid: Arc<str>,
+        /// What came back.
+        answer: EvictionAnswer,
+    },
+    /// The answer to [`Intent::LiftGate`].
+    GateLifted {
+        /// The pod. Its own event says whether it is done.
+        uid: Arc<str>,
+    },
     /// The guards that speak of these Nodes, and of no others, are in force.
     Guarded(Arc<Subjects>),
     /// The answer to [`Intent::RepairNode`], if it was done.
@@ -138,6 +157,8 @@ pub enum Event {
     },
     /// kube-scheduler has asked the extender about a marked pod: it is configured, and answers for preemption.
     ExtenderAsked,
+    /// Whether some replica leads: news for one that follows.
+    Led(bool),
 }
 
 /// What came back for a Binding.
@@ -155,6 +176,22 @@ pub enum BindingAnswer {
     Throttled,
     /// Timeout, broken connection, 5xx: it may exist.
     Unknown,
+}
+
+/// What came back for an eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvictionAnswer {
+    /// The pod is being deleted.
+    Evicted,
+    /// The pod is not there any more.
+    Gone,
+    /// 429: a disruption budget, or the API server's own protection, asks for patience.
+    Blocked {
+        /// For how long, if it says so.
+        retry_after: Option<Duration>,
+    },
+    /// Anything else; it may have happened all the same.
+    Failed,
 }
 
 /// Something to do.
@@ -199,6 +236,27 @@ pub enum Intent {
         /// The status fields that Spillway owns.
         status: serde_json::Value,
     },
+    /// Lift Spillway's scheduling gate of a pod that does not burst. Answer with [`Event::GateLifted`].
+    LiftGate {
+        /// The pod.
+        pod: PodKey,
+    },
+    /// Evict a pod through the Eviction API. Answer with [`Event::EvictionAnswered`].
+    Evict {
+        /// The pod.
+        pod: PodKey,
+    },
+    /// Write on a pod that its backend failed to start it: phase `Failed`, condition `DisruptionTarget`. No answer; the pod's own
+    /// event says that it is done.
+    Fail {
+        /// The pod.
+        pod: PodKey,
+    },
+    /// Delete a pod that is of no use to anybody, for its owner to make another. No answer, either.
+    Delete {
+        /// The pod.
+        pod: PodKey,
+    },
     /// Make the Node of a virtual kubelet break nobody else. Answer with [`Event::NodeRepaired`].
     RepairNode {
         /// Name of the Node.
@@ -229,6 +287,8 @@ pub struct Binding {
     pub node: Arc<str>,
     /// The decision annotation.
     pub decision: String,
+    /// The pod is under Spillway's gate: first the gate is lifted, and a selector added that no dedicated node has.
+    pub lift_gate: bool,
 }
 
 /// How a pod is addressed.
@@ -281,6 +341,10 @@ pub struct Settings {
     pub await_guards: bool,
     /// Whether DaemonSets are kept off virtual nodes.
     pub keep_off_daemon_sets: bool,
+    /// Whether the backends of virtual nodes are asked how they are. Without this somebody else writes it into their status.
+    pub observe_backends: bool,
+    /// Who keeps the books; no two committers may ever have the same name. It is written beside every authorization.
+    pub keeper: Arc<str>,
 }
 
 impl Settings {
@@ -294,15 +358,26 @@ impl Settings {
             tick: Duration::from_secs(1),
             await_guards: false,
             keep_off_daemon_sets: false,
+            observe_backends: false,
+            keeper: Arc::from("spillway"),
         }
     }
 }
 
 /// The whole state of the leader. Everything in it can be rebuilt from the API server.
+///
+/// One that follows has the same state, as far as answers are given from it, and does nothing: no pod waits in it, and the
+/// leader's books are copied.
 pub struct Committer {
     settings: Settings,
     metrics: Arc<Metrics>,
     synced: bool,
+    /// It follows a leader.
+    follows: bool,
+    /// Some replica leads.
+    led: bool,
+    /// Somebody else has written into a budget: its authorizations are not in these books.
+    superseded: bool,
     /// Pending pods seen before the first sync, as creation time and resource version: only their order is kept.
     early: Vec<(i64, Option<u64>, Arc<str>)>,
     early_arrivals: HashMap<Arc<str>, Arrival, foldhash::fast::RandomState>,
@@ -332,6 +407,9 @@ pub struct Committer {
     lines: Lines,
     wave: Wave,
     waking: Waking,
+    gates: Gates,
+    draining: Draining,
+    starts: Starts,
     notes: Notes,
     statuses: Statuses,
     next_arrival: u64,
@@ -346,6 +424,8 @@ struct PolicyObject {
     generation: i64,
     /// The last specification that compiled stays in force.
     compiled: Option<Arc<crate::selection::CompiledPolicy>>,
+    /// That specification.
+    good: Option<api::InForce>,
     invalid: Option<String>,
 }
 
@@ -360,6 +440,9 @@ impl Committer {
             settings,
             metrics,
             synced: false,
+            follows: false,
+            led: true,
+            superseded: false,
             early: Vec::new(),
             early_arrivals: HashMap::default(),
             closing: false,
@@ -382,6 +465,9 @@ impl Committer {
             lines: Lines::default(),
             wave,
             waking: Waking::default(),
+            gates: Gates::default(),
+            draining: Draining::default(),
+            starts: Starts::default(),
             notes: Notes::default(),
             statuses: Statuses::default(),
             next_arrival: 0,
@@ -391,9 +477,16 @@ impl Committer {
         }
     }
 
+    /// A committer of a replica that stands by: it sees and publishes, and wants nothing.
+    pub fn following(settings: Settings, metrics: Arc<Metrics>) -> Committer {
+        Committer { follows: true, led: false, ..Committer::new(settings, metrics) }
+    }
+
     /// Takes in one event.
     pub fn handle(&mut self, event: Event, now: Timestamp) {
         match event {
+            // Only the leader lets pods wait.
+            Event::Pod(pod) if self.follows && pods::is_pending(&pod) => {}
             Event::Pod(pod) if !self.synced && pods::is_pending(&pod) => self.early.extend(pods::place_in_time(&pod)),
             Event::Pod(pod) => self.observe_pod(&pod, false, now),
             Event::PodRead(pod) => self.observe_pod(&pod, true, now),
@@ -415,16 +508,21 @@ impl Committer {
             Event::BindingAnswered { uid, answer } => self.binding_answered(&uid, answer, now),
             Event::BudgetWritten { name, resource_version } => self.budget_written(&name, resource_version, now),
             Event::Patched { uid, done } => self.patched(&uid, done, now),
+            Event::EvictionAnswered { uid, answer } => self.eviction_answered(&uid, answer, now),
+            Event::GateLifted { uid } => self.gate_lifted(&uid, now),
             Event::Guarded(subjects) => self.guarded(&subjects),
             Event::NodeRepaired(checks) => self.metrics.hygiene_repaired(&checks),
             Event::StatusNotWritten { kind, name } => self.statuses.written_in_vain(kind, &name),
             Event::ExtenderAsked => self.extender_asked = true,
+            Event::Led(led) => self.led = led,
         }
     }
 
     /// Decides what there is to decide, and hands out what there is to do.
     pub fn step(&mut self, now: Timestamp) -> Vec<Intent> {
-        if self.synced {
+        if self.follows || self.superseded {
+            self.look_on(now);
+        } else if self.synced {
             if now.since(self.last_tick) >= self.settings.tick || now < self.last_tick {
                 self.last_tick = now;
                 self.tick(now);
@@ -438,6 +536,21 @@ impl Committer {
             self.tidy(now);
         }
         std::mem::take(&mut self.intents)
+    }
+
+    /// Keeps what is published true and does nothing.
+    fn look_on(&mut self, now: Timestamp) {
+        if now.since(self.last_tick) >= self.settings.tick || now < self.last_tick {
+            self.last_tick = now;
+            self.roll_periods(now);
+            self.accrue(now);
+        }
+        self.intents.clear();
+    }
+
+    /// Whether somebody else keeps the books, so that these are worth nothing: the state is to be rebuilt.
+    pub fn is_superseded(&self) -> bool {
+        self.superseded
     }
 
     /// Weighs the evidence without deciding anything, for those who only ask.
@@ -481,7 +594,7 @@ impl Committer {
 
     /// Has the pending pods told again.
     fn list_pending(&mut self) {
-        if !self.intents.contains(&Intent::ListPending) {
+        if !self.follows && !self.intents.contains(&Intent::ListPending) {
             self.listing += 1;
             self.intents.push(Intent::ListPending);
         }
@@ -510,6 +623,9 @@ impl Committer {
         self.ask_again(now);
         self.wake(now);
         self.repair_nodes(now);
+        self.drain(now);
+        self.watch_starts(now);
+        self.see_to_gates(now);
         self.write_statuses(now);
         self.publish_gauges(now);
     }

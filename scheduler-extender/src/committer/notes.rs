@@ -55,7 +55,7 @@ impl Notes {
             | Reason::UnknownVirtualNode => ("BackendInfeasible", true),
             Reason::BudgetExceeded(_) => ("BudgetExceeded", true),
             Reason::BudgetUnusable(_) => ("BudgetUnusable", true),
-            Reason::Closed(_) => ("BackendClosed", true),
+            Reason::Closed(_) | Reason::StartFailed => ("BackendClosed", true),
             Reason::QuotaExhausted | Reason::VirtualNodeLimit | Reason::TierLimit => ("LimitReached", true),
             Reason::Held => ("PolicyHeld", false),
             Reason::TierNotOpen | Reason::NoRoom | Reason::HasRoom | Reason::DearerThanBursting => ("WaitingForDedicated", false),
@@ -69,5 +69,64 @@ impl Notes {
         let text =
             format!("would burst to {} for {} {currency} (policy in mode Audit)", placement.virtual_node, placement.quote.bill);
         self.once(pod, "BurstAudited", false, "Decide", text, intents);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use policy::capability::Refusal;
+    use policy::quote::QuoteRefusal;
+    use policy::virtual_node::Closed;
+
+    use super::*;
+
+    /// The Event of every refusal: its reason, and whether it is a warning. People filter by them: add, never rename.
+    #[test]
+    fn every_refusal_has_its_event() {
+        let budget = || Arc::from("nightly");
+        let refusal = Refusal { rule: "gpu", sentence: Cow::Borrowed("no GPUs") };
+        let table = [
+            (Reason::NotBurstable(Feature::OptedOut), None),
+            (Reason::NotBurstable(Feature::HostPath), Some(("BackendInfeasible", true))),
+            (Reason::Infeasible(refusal), Some(("BackendInfeasible", true))),
+            (Reason::NoQuote(QuoteRefusal::PricesMissing), Some(("BackendInfeasible", true))),
+            (Reason::SpotNotAllowed, Some(("BackendInfeasible", true))),
+            (Reason::NoBackend, Some(("BackendInfeasible", true))),
+            (Reason::UnknownVirtualNode, Some(("BackendInfeasible", true))),
+            (Reason::BudgetExceeded(budget()), Some(("BudgetExceeded", true))),
+            (Reason::BudgetUnusable(budget()), Some(("BudgetUnusable", true))),
+            (Reason::Closed(Closed::NoNode), Some(("BackendClosed", true))),
+            (Reason::StartFailed, Some(("BackendClosed", true))),
+            (Reason::QuotaExhausted, Some(("LimitReached", true))),
+            (Reason::VirtualNodeLimit, Some(("LimitReached", true))),
+            (Reason::TierLimit, Some(("LimitReached", true))),
+            (Reason::Held, Some(("PolicyHeld", false))),
+            (Reason::TierNotOpen, Some(("WaitingForDedicated", false))),
+            (Reason::NoRoom, Some(("WaitingForDedicated", false))),
+            (Reason::HasRoom, Some(("WaitingForDedicated", false))),
+            (Reason::DearerThanBursting, Some(("WaitingForDedicated", false))),
+            (Reason::ServerlessFirst, None),
+            (Reason::CheaperThanDedicated, None),
+            (Reason::BudgetNotYetAuthorized(budget()), None),
+        ];
+        let pod = PodKey { namespace: Arc::from("media"), name: Arc::from("p"), uid: Arc::from("u") };
+        for (reason, expected) in table {
+            let mut intents = Vec::new();
+            // Told once, however often the same is found.
+            let mut notes = Notes::default();
+            notes.refused(&pod, &reason, &mut intents);
+            notes.refused(&pod, &reason, &mut intents);
+            let told: Vec<_> = intents
+                .iter()
+                .map(|intent| match intent {
+                    Intent::Note(note) => (note.reason, note.warning, note.text.clone()),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            let wanted = expected.map(|(event, warning)| (event, warning, format!("does not burst: {reason}")));
+            assert_eq!(told, wanted.into_iter().collect::<Vec<_>>(), "{reason:?}");
+        }
     }
 }

@@ -104,6 +104,14 @@ pub(super) struct Burst {
     pub(super) patching: bool,
     /// Patches that have failed in a row.
     pub(super) failures: u32,
+    /// Some container has run, or an init container.
+    pub(super) begun: bool,
+    /// It ended without one, and that is taken into account.
+    pub(super) start_failed: bool,
+    /// When it was last asked to be failed for want of a start.
+    pub(super) failing: Option<Timestamp>,
+    /// It is on its way out.
+    pub(super) deleting: bool,
 }
 
 impl Committer {
@@ -119,7 +127,7 @@ impl Committer {
     }
 
     /// A pod without a node.
-    fn observe_pending(&mut self, key: &PodKey, pod: &Pod, now: Timestamp) {
+    pub(super) fn observe_pending(&mut self, key: &PodKey, pod: &Pod, now: Timestamp) {
         match self.pods.get(&key.uid).map(|record| &record.phase) {
             // An event from before the Binding; what came of that, its answer says.
             Some(Phase::Binding(_)) => return,
@@ -132,8 +140,10 @@ impl Committer {
         }
         let Some((class, version)) = self.classify(key, pod) else {
             self.leave_waiting(&key.uid);
+            self.release_unselected(key, pod, now);
             return;
         };
+        self.forget_unselected(&key.uid);
         let before = match self.pods.get(&key.uid) {
             Some(PodRecord { phase: Phase::Waiting(waiting), .. }) if waiting.class == class => Some((**waiting).clone()),
             Some(PodRecord { phase: Phase::Waiting(_), .. }) => {
@@ -283,6 +293,7 @@ impl Committer {
         if self.listing > 0 {
             self.gone_meanwhile.insert(uid.clone());
         }
+        self.forget_gate(uid);
         match self.pods.get_mut(uid).map(|record| &mut record.phase) {
             Some(Phase::Waiting(_)) => {
                 self.leave_waiting(uid);

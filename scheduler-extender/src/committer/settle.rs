@@ -62,6 +62,10 @@ impl Committer {
             misreported: false,
             patching: false,
             failures: 0,
+            begun: false,
+            start_failed: false,
+            failing: None,
+            deleting: false,
             record,
         };
         self.pods.insert(key.uid.clone(), PodRecord { key: key.clone(), phase: Phase::Burst(Box::new(burst)) });
@@ -77,7 +81,9 @@ impl Committer {
 
     /// Something changed about a pod on a virtual node.
     pub(super) fn observe_burst(&mut self, key: &PodKey, pod: &Pod, now: Timestamp) {
+        self.observe_start(key, pod, now);
         let Some(PodRecord { phase: Phase::Burst(burst), .. }) = self.pods.get_mut(&key.uid) else { return };
+        burst.deleting |= pod.metadata.deletion_timestamp.is_some();
         // The last word of the pod's status counts, also where it corrects an earlier one: it is what a successor finds.
         let first_seen = burst.started.is_none();
         burst.started = start_of(pod).or(burst.started);
@@ -127,6 +133,8 @@ impl Committer {
         self.ledger.retire(uid);
         self.pods.remove(uid);
         self.wave.untidy.remove(uid);
+        self.forget_eviction(uid);
+        self.starts.to_delete.remove(uid);
         self.reconsider();
     }
 

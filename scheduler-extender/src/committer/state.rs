@@ -38,9 +38,21 @@ pub struct Published {
     pub to_guard: Arc<Subjects>,
     /// Whether everything that exists is in here. Before, nobody is refused anything.
     pub synced: bool,
+    /// Whether some replica leads. Else nothing is committed, so nobody is refused anything either.
+    pub led: bool,
 }
 
 impl Published {
+    /// Whether it can be answered from.
+    pub fn is_in_force(&self) -> bool {
+        self.synced && self.led
+    }
+
+    /// The same without what one leader has promised.
+    pub fn without_promises(&self) -> Published {
+        Published { promised: Arc::default(), ..self.clone() }
+    }
+
     /// What decisions see.
     pub fn snapshot(&self) -> Snapshot<'_> {
         Snapshot { backends: &self.backends, books: &self.books, namespaces: &self.namespaces }
@@ -61,6 +73,7 @@ impl Committer {
             books: self.ledger.books().clone(),
             to_guard: self.virtual_nodes.to_guard.clone(),
             synced: self.synced,
+            led: self.led,
         }
     }
 }

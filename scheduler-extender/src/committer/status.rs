@@ -121,6 +121,9 @@ impl Committer {
                 let (pods, cost) = audited.get(name).copied().unwrap_or_default();
                 status["audit"] = json!({"pods": pods, "cost": cost.to_string()});
             }
+            if object.invalid.is_some() && object.good.is_some() {
+                status["inForce"] = json!(object.good);
+            }
             (StatusKind::Policy, name.clone(), object.generation, vec![ready, resolved, self.conflicting(name)], status)
         });
         statuses.collect()
@@ -155,6 +158,9 @@ impl Committer {
             let mut conditions = vec![ready];
             conditions.extend(self.hygiene_of(object.node.as_ref()).map(|failed| hygiene_condition(&failed)));
             let mut status = json!({"pods": backend.map_or(0, |backend| backend.usage.pods)});
+            if object.invalid.is_some() && object.good.is_some() {
+                status["inForce"] = json!(object.good);
+            }
             if let Some(node) = backend.and_then(|backend| backend.node.node_name.as_ref()) {
                 status["nodeName"] = json!(node);
             }

@@ -3,9 +3,12 @@
 #![expect(clippy::needless_pass_by_value, reason = "JSON literals read better without a reference")]
 
 mod failures;
+mod gated;
 mod hygiene;
+mod leaving;
 mod money;
 mod objects;
+mod rivals;
 
 use std::collections::BTreeMap;
 
@@ -26,7 +29,13 @@ struct Cluster {
     budgets: BTreeMap<Arc<str>, api::BurstBudgetStatus>,
     budget_version: Option<String>,
     statuses: BTreeMap<(StatusKind, Arc<str>), Value>,
+    owners: BTreeMap<String, Value>,
     woken: u32,
+    lifted: Vec<PodKey>,
+    evicted: Vec<String>,
+    eviction: EvictionAnswer,
+    failed: Vec<String>,
+    deleted: Vec<String>,
     notes: Vec<Note>,
     bound: Vec<Binding>,
     /// Bindings whose answer is up to the test.
@@ -62,7 +71,13 @@ impl Cluster {
             budgets: BTreeMap::new(),
             budget_version: None,
             statuses: BTreeMap::new(),
+            owners: BTreeMap::new(),
             woken: 0,
+            lifted: vec![],
+            evicted: vec![],
+            eviction: EvictionAnswer::Evicted,
+            failed: vec![],
+            deleted: vec![],
             notes: vec![],
             bound: vec![],
             held: vec![],
@@ -124,6 +139,9 @@ impl Cluster {
     }
 
     fn pod(&mut self, name: &str, more: Value) {
+        if let Some(owners) = more["metadata"].get("ownerReferences") {
+            self.owners.insert(name.to_owned(), owners.clone());
+        }
         let pod = self.pod_object(name, more);
         self.tell(Event::Pod(Box::new(from::<Pod>(pod))));
     }
@@ -173,13 +191,24 @@ impl Cluster {
             Intent::WriteStatus { kind, name, status } => {
                 self.statuses.insert((kind, name), status);
             }
+            Intent::LiftGate { pod } => {
+                self.tell(Event::GateLifted { uid: pod.uid.clone() });
+                self.lifted.push(pod);
+            }
+            Intent::Evict { pod } => {
+                self.tell(Event::EvictionAnswered { uid: pod.uid.clone(), answer: self.eviction });
+                self.evicted.push(pod.name.to_string());
+            }
+            Intent::Fail { pod } => self.failed.push(pod.name.to_string()),
+            Intent::Delete { pod } => self.deleted.push(pod.name.to_string()),
             Intent::Wake { .. } => self.woken += 1,
             Intent::Read { .. } | Intent::RepairNode { .. } => {}
         }
     }
 
     fn show_bound(&mut self, binding: &Binding) {
-        let more = json!({"metadata": {"annotations": {crate::record::ANNOTATION: binding.decision}}, "spec": {"nodeName": &*binding.node}});
+        let owners = self.owners.get(&*binding.pod.name).cloned().unwrap_or(json!([]));
+        let more = json!({"metadata": {"annotations": {crate::record::ANNOTATION: binding.decision}, "ownerReferences": owners}, "spec": {"nodeName": &*binding.node}});
         self.pod(&binding.pod.name, more);
     }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::burst_policy::{Mode, Tier};
-use policy::line::{Arrival, Evidence};
+use policy::line::Arrival;
+use policy::virtual_node::Closed;
+use policy::workload::Held;
 use policy::{
     BurstPolicy, Decision, Explanation, Money, Outcome, Placement, Reason, Room, Snapshot, Timestamp, Workload, decide,
 };
@@ -22,6 +24,9 @@ use crate::record::Record;
 
 /// Most pods taken in one step, so that a step stays short; the rest follows in the next one.
 const TAKEN_PER_STEP: usize = 256;
+
+/// Guards are in force some seconds after a start, if they can be applied at all.
+const GUARDS_COME: Duration = Duration::from_secs(30);
 
 /// What is reserved and not sent, and how much may be sent.
 pub(super) struct Wave {
@@ -205,7 +210,7 @@ impl Committer {
                 .blocked
                 .as_ref()
                 .is_some_and(|blocked| blocked.epoch == self.epoch && blocked.until.is_none_or(|until| until > now));
-            if blocked {
+            if blocked || !self.is_current(&class.policy) {
                 continue;
             }
             let waiting = class.line.without_room().filter(|(arrival, _)| !self.wave.is_planned(*arrival));
@@ -232,7 +237,7 @@ impl Committer {
         }
         let Some(uid) = class.uids.get(&arrival).cloned() else { return false };
         let (policy, workload) = (class.policy.clone(), class.workload.clone());
-        let room = if class.evidence == Evidence::Refused { Room::Some } else { Room::NoneSince(since) };
+        let room = class.room_for_one(since);
         if self
             .waiting(&uid)
             .is_none_or(|waiting| waiting.audited.is_some() || waiting.not_before.is_some_and(|moment| moment > now))
@@ -245,6 +250,13 @@ impl Committer {
             Outcome::Burst(placement) => self.take(&uid, &policy, &workload, &placement, &decision.explanation, now),
             Outcome::Wait(until) => {
                 self.block(id, arrival, &policy, &decision.explanation.reason, until);
+                false
+            }
+            Outcome::Dedicated if workload.held == Held::ByGate => {
+                // A backend whose guard is on its way, as after a start, is worth a moment; the pod is held anyway.
+                if !(is_about_to_open(&decision.explanation) && now.since(since) < GUARDS_COME) {
+                    self.lift_gate(&uid);
+                }
                 false
             }
             Outcome::Dedicated => {
@@ -278,11 +290,20 @@ impl Committer {
             if let Some(waiting) = self.waiting_mut(uid) {
                 waiting.audited = Some(placement.quote.bill);
             }
+            if workload.held == Held::ByGate {
+                self.lift_gate(uid);
+            }
             return false;
         }
         let Some(node_name) = node.node_name.clone() else { return false };
         let namespace = self.namespaces.get(&workload.namespace).cloned().unwrap_or_default();
         let Ok(budgets) = self.ledger.reserve(uid, &policy.name, &namespace, placement.quote.bill) else { return false };
+        // Only one that warns and does nothing else lets itself be exceeded.
+        for (budget, balance) in budgets.iter().filter_map(|name| self.ledger.books().account(name)) {
+            if balance.total() > budget.limit {
+                self.metrics.budget_blocked(&budget.name, metrics::BudgetAction::Warn);
+            }
+        }
         let usage = placement.quote.shape.usage();
         self.backends.occupy(&placement.virtual_node, &policy.name, &placement.tier, &usage);
         let record = Record {
@@ -402,11 +423,13 @@ impl Committer {
         let Some(record) = self.pods.get(uid) else { return false };
         let key = record.key.clone();
         let decision = planned.record.to_json();
+        let lift_gate = self.lines.get(waiting.class).is_some_and(|class| class.workload.held == Held::ByGate);
         self.intents.push(Intent::Bind(Binding {
             pod: key.clone(),
             resource_version: waiting.resource_version.clone(),
             node: planned.node.clone(),
             decision: decision.clone(),
+            lift_gate,
         }));
         self.wave.last_sent = now;
         self.lines.remove(waiting.class, arrival);
@@ -414,6 +437,12 @@ impl Committer {
         self.pods.insert(uid.clone(), PodRecord { key, phase: Phase::Binding(Box::new(flight)) });
         true
     }
+}
+
+/// Whether some backend is closed only until its guard is in force.
+fn is_about_to_open(explanation: &Explanation) -> bool {
+    let candidates = explanation.tiers.iter().flat_map(|tier| &tier.candidates);
+    candidates.into_iter().any(|candidate| candidate.verdict == Err(Reason::Closed(Closed::GuardPending)))
 }
 
 /// What the next best of the offers would have cost more.

@@ -214,7 +214,10 @@ fn a_virtual_node_compiles() {
         (node::Provider::Fargate, "us-east-1", node::CapacityType::Spot)
     );
     let labels: Vec<_> = node.labels.iter().collect();
-    assert_eq!(labels, [("kubernetes.io/arch", "arm64"), ("kubernetes.io/os", "linux"), ("team", "media")]);
+    assert_eq!(
+        labels,
+        [("kubernetes.io/arch", "arm64"), ("kubernetes.io/os", "linux"), ("spillway.dev/decided", "burst"), ("team", "media")]
+    );
     let prices = node.prices.unwrap();
     assert_eq!((prices.vcpu, prices.gb), ("0.04".parse().unwrap(), "0.003556".parse().unwrap()));
     assert_eq!((prices.ephemeral_gb, prices.minimum), (Rate::FREE, Duration::from_secs(60)));

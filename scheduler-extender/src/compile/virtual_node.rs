@@ -17,6 +17,9 @@ use crate::hygiene;
 /// Longest start.
 const START_MAX: Duration = Duration::from_secs(3600);
 
+/// Longer than the slowest start of a large image that still succeeds.
+const START_DEADLINE: Duration = Duration::from_secs(900);
+
 /// Interruptions of Spot capacity per 1,000 hours, where nobody says otherwise.
 const INTERRUPTIONS: u32 = 50;
 
@@ -31,6 +34,10 @@ fn node_spec(object: &api::VirtualNode, prices: Option<Prices>) -> Result<policy
     let spec = &object.spec;
     let backend = backend(spec)?;
     let (start_latency, billed_startup) = start(spec, backend.provider)?;
+    let start_deadline = match &spec.start_deadline {
+        Some(text) => bounded("startDeadline", text, Duration::from_secs(1), START_MAX)?,
+        None => START_DEADLINE,
+    };
     if let Some(adopt) = &spec.adopt {
         let requirements = selectors::exact(&adopt.node_selector).map_err(|invalid| invalid.within("adopt.nodeSelector"))?;
         if requirements.is_empty() {
@@ -65,6 +72,7 @@ fn node_spec(object: &api::VirtualNode, prices: Option<Prices>) -> Result<policy
         prices,
         start_latency,
         billed_startup,
+        start_deadline,
         interruptions_per_1000_hours: interruptions(spec)?,
         limits: optional(spec.limits.as_ref(), "limits")?,
         quota,
@@ -141,6 +149,7 @@ fn node_labels(spec: &api::VirtualNodeSpec, architecture: api::Architecture) -> 
             labels.insert(Arc::from(key), Arc::from(value));
         }
     }
+    labels.insert(Arc::from(api::names::DECIDED_LABEL), Arc::from(api::names::DECIDED_BURST));
     Ok(labels)
 }
 

@@ -20,8 +20,8 @@ use super::examples::Examples;
 use super::extender_client::ExtenderClient;
 use super::objects::Objects;
 use super::run::{Bindings, Sample};
-use crate::api::BurstBudgetStatus;
-use crate::committer::{BindingAnswer, Committer, Event, Intent, Note, PodKey, Published, StatusKind};
+use crate::api::{BurstBudgetStatus, names};
+use crate::committer::{Binding, BindingAnswer, Committer, Event, EvictionAnswer, Intent, Note, PodKey, Published, StatusKind};
 use crate::hygiene::Check;
 use crate::record::{ANNOTATION, Record};
 
@@ -60,6 +60,9 @@ pub(super) struct Driver {
 /// What is done when an answer comes.
 enum Awaited {
     Binding(Arc<str>),
+    LiftedGate(Box<Binding>),
+    Gate(Arc<str>),
+    Eviction(Arc<str>),
     Patch(Arc<str>),
     Read(Arc<str>),
     Budget { name: Arc<str>, version: String, status: Box<BurstBudgetStatus> },
@@ -230,6 +233,17 @@ impl Driver {
                 }
                 Event::BindingAnswered { uid, answer }
             }
+            Awaited::LiftedGate(binding) => match answer.outcome {
+                Ok(Some(pod)) => {
+                    let resource_version = pod.metadata.resource_version.clone().unwrap_or_default();
+                    let uid = binding.pod.uid.clone();
+                    let binding = kubernetes_binding(Binding { resource_version, lift_gate: false, ..*binding });
+                    let ticket = self.simulation.submit(Request::Bind(Box::new(binding)));
+                    self.awaited.insert(ticket, Awaited::Binding(uid));
+                    return;
+                }
+                outcome => Event::BindingAnswered { uid: binding.pod.uid.clone(), answer: binding_answer(&outcome) },
+            },
             Awaited::Patch(uid) => Event::Patched { uid, done: answer.outcome.is_ok() || is_gone(&answer.outcome) },
             Awaited::Read(uid) => match answer.outcome {
                 Ok(Some(pod)) => Event::PodRead(Box::new(Arc::unwrap_or_clone(pod))),
@@ -260,6 +274,11 @@ impl Driver {
                 Event::PendingListed
             }
             Awaited::NodeRepair(checks) => Event::NodeRepaired(checks),
+            Awaited::Gate(uid) => Event::GateLifted { uid },
+            Awaited::Eviction(uid) => {
+                let evicted = if answer.outcome.is_ok() { EvictionAnswer::Evicted } else { EvictionAnswer::Failed };
+                Event::EvictionAnswered { uid, answer: evicted }
+            }
             Awaited::Nothing => return,
         };
         self.committer.handle(event, now);
@@ -267,6 +286,10 @@ impl Driver {
 
     fn perform(&mut self, intent: Intent) -> anyhow::Result<()> {
         let (request, awaited) = match intent {
+            Intent::Bind(binding) if binding.lift_gate => {
+                let selector = Some((names::DECIDED_LABEL.to_owned(), names::DECIDED_BURST.to_owned()));
+                (Request::LiftGate { pod: pod_ref(&binding.pod), selector }, Awaited::LiftedGate(Box::new(binding)))
+            }
             Intent::Bind(binding) => {
                 self.examples.committed(&self.published.load(), &self.simulation, &binding);
                 let uid = binding.pod.uid.clone();
@@ -283,6 +306,10 @@ impl Driver {
                 (Request::RoundTrip, Awaited::Budget { name, version: resource_version, status })
             }
             Intent::WriteStatus { kind, name, status } => (Request::RoundTrip, Awaited::Status { kind, name, status }),
+            Intent::LiftGate { pod } => (Request::LiftGate { pod: pod_ref(&pod), selector: None }, Awaited::Gate(pod.uid)),
+            Intent::Evict { pod } => (Request::DeletePod { pod: pod_ref(&pod) }, Awaited::Eviction(pod.uid)),
+            // Nobody reads why a simulated pod has failed.
+            Intent::Fail { pod } | Intent::Delete { pod } => (Request::DeletePod { pod: pod_ref(&pod) }, Awaited::Nothing),
             // The simulated kube-scheduler looks at every pod again by itself.
             Intent::Wake { .. } => (Request::RoundTrip, Awaited::Nothing),
             Intent::RepairNode { node, uid: _, repair } => {
@@ -397,7 +424,7 @@ fn is_gone<T>(outcome: &Result<T, ApiError>) -> bool {
 }
 
 fn kubernetes_binding(binding: crate::committer::Binding) -> KubernetesBinding {
-    let crate::committer::Binding { pod, resource_version, node, decision } = binding;
+    let Binding { pod, resource_version, node, decision, lift_gate: _ } = binding;
     KubernetesBinding {
         metadata: ObjectMeta {
             namespace: Some(pod.namespace.to_string()),

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -22,7 +21,7 @@ use policy::{Money, Timestamp};
 use serde::Deserialize as _;
 use serde_json::Value;
 use world::control_plane::{
-    ControlPlane, ExtenderOptions, KWOK_ANNOTATION, KWOK_ANNOTATION_VALUE, SchedulerOptions, User, wait_until,
+    ControlPlane, ExtenderOptions, KWOK_ANNOTATION, KWOK_ANNOTATION_VALUE, Process, SchedulerOptions, User, wait_until,
 };
 use world::simulation::Manifests;
 
@@ -70,11 +69,8 @@ struct Stage {
     admin: SocketAddr,
     clouds: Vec<Cloud>,
     /// Ended before the control plane is.
-    spillway: Option<Program>,
+    spillway: Option<Process>,
 }
-
-/// A process that ends when nobody holds it any more.
-struct Program(Child);
 
 /// Plays the manifests.
 pub(super) async fn play(manifests: Manifests, currency: &str) -> anyhow::Result<Run> {
@@ -173,26 +169,27 @@ impl Stage {
     }
 
     /// This very program, as a process with its own service account.
-    async fn run_spillway(&self, currency: &str) -> anyhow::Result<Program> {
-        let log = std::fs::File::create(self.plane.folder().join("spillway.log")).context("a log file for spillway")?;
-        let child = Command::new(std::env::current_exe().context("path of this program")?)
-            .args(["run", "--currency", currency])
-            .args(["--extender-listen", &self.extender.to_string(), "--admin-listen", &self.admin.to_string()])
-            .arg("--kubeconfig")
-            .arg(self.plane.kubeconfig_path(User::Spillway))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().context("a log file for spillway")?)
-            .stderr(log)
-            .spawn()
-            .context("spillway run does not start")?;
-        let program = Program(child);
+    async fn run_spillway(&self, currency: &str) -> anyhow::Result<Process> {
+        let kubeconfig = self.plane.kubeconfig_path(User::Spillway);
+        let arguments = [
+            "run".to_owned(),
+            format!("--currency={currency}"),
+            format!("--extender-listen={}", self.extender),
+            format!("--admin-listen={}", self.admin),
+            format!("--kubeconfig={}", kubeconfig.display()),
+            // There is only this one, and its clouds are played by KWOK.
+            "--leader-elect=false".to_owned(),
+            "--backends=ignore".to_owned(),
+        ];
+        let program = std::env::current_exe().context("path of this program")?;
+        let process = self.plane.run("spillway", &program, &arguments).context("spillway run does not start")?;
         wait_until("spillway ready", PATIENCE, async || {
             let answer = reqwest::get(format!("http://{}/readyz", self.admin)).await?;
             anyhow::ensure!(answer.status().is_success(), "{}", answer.text().await?);
             Ok(())
         })
         .await?;
-        Ok(program)
+        Ok(process)
     }
 
     /// Applies one object of any kind.
@@ -303,14 +300,6 @@ impl Stage {
 
     async fn metrics(&self) -> anyhow::Result<String> {
         Ok(reqwest::get(format!("http://{}/metrics", self.admin)).await.context("metrics of spillway")?.text().await?)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nobody to end.
-        self.0.kill().ok();
-        self.0.wait().ok();
     }
 }
 

@@ -62,7 +62,7 @@ impl Answers for SnapshotAnswers {
     fn filter(&self, view: &PodView<'_>, candidates: Candidates<'_>) -> Result<FilterAnswer, Fault> {
         self.asked.store(true, Ordering::Relaxed);
         let published = self.published.load();
-        if !published.synced {
+        if !published.is_in_force() {
             return Ok(candidates.pass_all());
         }
         if published.promised.contains(view.uid.as_str()) {
@@ -90,7 +90,7 @@ impl Answers for SnapshotAnswers {
         // Where dedicated nodes are full this is the only verb that is called.
         self.asked.store(true, Ordering::Relaxed);
         let published = self.published.load();
-        if published.synced
+        if published.is_in_force()
             && let Some((policy, workload)) = selected(&published, view)?
             && policy.mode == Mode::Enforce
         {

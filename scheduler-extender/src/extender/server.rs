@@ -85,11 +85,12 @@ impl Default for Settings {
 pub enum Phase {
     /// Answer.
     Serving,
-    /// Finish what has begun; tell every later call, on every connection, to go elsewhere: 503 and `Connection: close`.
-    /// Taking the replica out of a Service does not do that, because established connections stay where they are.
-    /// New connections are still accepted and told the same, until whoever routes them has noticed.
+    /// Answer, and ask every caller on every connection to come back on another one: `Connection: close`. Taking the replica
+    /// out of a Service does not do that, because established connections stay where they are. New connections are still
+    /// accepted, until whoever routes them has noticed: a call that fails is a scheduling cycle without an answer.
     Draining,
-    /// Accept no connection, close idle ones, return when the calls in flight are answered.
+    /// Accept no connection, close idle ones, return when the calls in flight are answered. Calls that come all the same are
+    /// told to go elsewhere: 503.
     Stopping,
 }
 
@@ -194,11 +195,11 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
     let version = request.version();
     // Asked before the body: what has begun is finished.
-    let draining = shared.draining();
+    let stopping = shared.phase() == Phase::Stopping;
     let received = receive(&shared, request).await;
     let started = Instant::now();
     let request_bytes = received.as_ref().map_or(0, |received| received.body.len());
-    let answer = if draining { unwelcome(verb) } else { shared.answer(verb, received) };
+    let answer = if stopping { unwelcome(verb) } else { shared.answer(verb, received) };
     shared.warn_about_mode(answer.mode);
     shared.observer.called(&Call {
         verb,
@@ -212,12 +213,12 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
     });
     // What is left of a broken body is not worth reading.
     let broken = matches!(answer.outcome, Outcome::TooLarge | Outcome::Incomplete);
-    let close = broken || shared.draining();
+    let close = broken || shared.phase() != Phase::Serving;
     // HTTP/2 knows no such header; its connections end with the phase `Stopping`.
     respond(answer, close && version < Version::HTTP_2)
 }
 
-/// The answer of a replica that is about to leave.
+/// The answer of a replica that has left.
 fn unwelcome(verb: Verb) -> Answer {
     protocol::refused(verb, Outcome::Draining, "spillway: this replica is draining")
 }
@@ -228,8 +229,8 @@ impl Shared {
         Verb::ALL.into_iter().find(|known| known.label() == verb)
     }
 
-    fn draining(&self) -> bool {
-        *self.phase.borrow() != Phase::Serving
+    fn phase(&self) -> Phase {
+        *self.phase.borrow()
     }
 
     fn answer(&self, verb: Verb, received: Result<Received<'_>, Broken>) -> Answer {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use axum::http::{HeaderValue, header};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt};
@@ -11,11 +12,11 @@ use kube::{Client, Config};
 use tower::{BoxError, ServiceBuilder};
 
 /// A client for the cluster that a kubeconfig names, or for the one that this process runs in. It tries once: what a failure
-/// means is decided by whoever asked.
+/// means is decided by whoever asked. The API server's audit log knows it by `comment`.
 ///
 /// # Errors
 /// When there is no configuration, or one that cannot be used; the message names the file or the setting.
-pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+pub async fn connect(kubeconfig: Option<&Path>, comment: &str) -> anyhow::Result<Client> {
     let mut config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
@@ -24,6 +25,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
         None => Config::infer().await.context("no kubeconfig and no service account: set --kubeconfig or KUBECONFIG")?,
     };
     config.default_retry = false;
+    let agent = format!("spillway/{} ({comment})", env!("CARGO_PKG_VERSION"));
+    config.headers.push((header::USER_AGENT, HeaderValue::from_str(&agent).context("the name of this host")?));
     Ok(client(config)?)
 }
 

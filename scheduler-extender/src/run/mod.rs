@@ -1,39 +1,54 @@
 //! `spillway run`: the committer connected to an API server.
 //!
+//! ```text
+//!   elector ── Standing ──► run: one Driver at a time
+//!                             leading:   watches ► Committer ► Intents ► Writer ► Fence ► API server
+//!                             following: watches ► Committer (looks on)
+//!                           both: published state ► extender, admin pages
+//! ```
+//!
 //! Watches feed one bounded queue; one task owns the committer and empties it; every intent is carried out by a task of its
-//! own, which puts the answer back into the queue. What is published for the extender is at most [`PUBLISH`] old.
+//! own, which puts the answer back into the queue. What is published for the extender is at most 20 ms old.
+//!
+//! A replica that begins to lead, or stops, drops everything and rebuilds it from the API server: nothing that an earlier
+//! standing has known is acted on. Until the new state is complete the extender answers from the old one.
 
 mod admission;
 mod client;
 mod daemon_sets;
+mod driver;
+mod elector;
+mod fence;
 mod guarding;
+mod lease;
+mod marking;
+pub mod observing;
 mod watches;
 mod writes;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use policy::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{oneshot, watch};
 
-use crate::committer::{Committer, Event, Published, Settings};
+use crate::committer::{Published, Settings};
 use crate::metrics::Metrics;
+
+use driver::Driver;
+use elector::Elector;
 
 pub use admission::AdmissionPolicies;
 pub use client::connect;
+pub use elector::{Settings as Election, Standing};
+pub use fence::{Fence, Fenced};
+pub use lease::Times;
 pub use writes::Writer;
 
-/// Events that may wait for the committer. A watch that is faster waits for its place: nothing is dropped.
-const QUEUE: usize = 1024;
-/// Events taken in between two steps, so that a flood is decided on as a whole and yet no step waits long.
-const BATCH: usize = 512;
-/// How long what is under way may take when the process stops.
-const CLOSING: Duration = Duration::from_secs(5);
-/// How old the published state may be while things change.
-const PUBLISH: Duration = Duration::from_millis(20);
+/// Between two rebuildings of the books that somebody else writes into.
+const REBUILD: Duration = Duration::from_millis(500);
 
 /// What other parts of the process see of a running committer.
 #[derive(Clone)]
@@ -42,12 +57,11 @@ pub struct Handle {
     pub published: Arc<ArcSwap<Published>>,
     /// Raised by the extender when kube-scheduler has asked.
     pub extender_asked: Arc<AtomicBool>,
-    /// Whether everything that exists has been seen.
-    pub synced: Arc<AtomicBool>,
     /// Whether the guards have been in force once, if this process keeps them.
     pub guarded: Arc<AtomicBool>,
     /// Whether the DaemonSets that existed are kept off virtual nodes, if this process does that.
     pub kept_off: Arc<AtomicBool>,
+    standing: Arc<watch::Sender<Standing>>,
 }
 
 impl Default for Handle {
@@ -55,11 +69,35 @@ impl Default for Handle {
         Handle {
             published: Arc::new(ArcSwap::from_pointee(Published::default())),
             extender_asked: Arc::default(),
-            synced: Arc::default(),
             guarded: Arc::default(),
             kept_off: Arc::default(),
+            standing: Arc::new(watch::Sender::new(Standing::Follows { leader: None })),
         }
     }
+}
+
+impl Handle {
+    /// Whether this replica leads, or who does.
+    pub fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Whether everything that exists has been seen once.
+    pub fn is_synced(&self) -> bool {
+        self.published.load().synced
+    }
+
+    fn has_been_asked(&self) -> bool {
+        self.extender_asked.load(Ordering::Relaxed)
+    }
+}
+
+/// How a running committer is stopped.
+pub struct Stop {
+    /// Ends, or is sent, when it should.
+    pub asked: oneshot::Receiver<()>,
+    /// Told when the books are closed and another replica may lead; the state goes on being published.
+    pub closed: oneshot::Sender<()>,
 }
 
 /// The wall clock, the only one in the process.
@@ -67,95 +105,73 @@ pub fn now() -> Timestamp {
     Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
 }
 
-/// Runs until `shutdown`. Returns early only if a watch task dies, which is a defect.
+/// Leads when it is this replica's turn, looks on while it is not, for ever; closes the books when told to stop, and goes on
+/// looking on. `None` for the election: there are no other replicas.
+///
+/// # Errors
+/// When a task dies that should not: a defect.
 pub async fn run(
     client: kube::Client,
     settings: Settings,
+    election: Option<Election>,
     metrics: Arc<Metrics>,
     handle: Handle,
-    shutdown: impl Future<Output = ()>,
+    stop: Stop,
 ) -> anyhow::Result<()> {
-    let (events, queue) = mpsc::channel(QUEUE);
-    let watches = watches::spawn(&client, &events);
-    let guarding = guarding::keep(client.clone(), &settings, handle.clone(), events.clone());
-    let keeping_off = daemon_sets::keep_off(client.clone(), settings.keep_off_daemon_sets, handle.clone(), metrics.clone());
-    let writer = Writer::new(client, events);
-    let tick = settings.tick;
-    let committer = Committer::new(settings, metrics.clone());
-    tokio::pin!(shutdown);
-    let mut driver =
-        Driver { committer, metrics, queue, writer, handle, tick, published_at: Timestamp::EPOCH, unpublished: true };
-    tokio::pin!(watches);
-    tokio::select! {
-        () = driver.drive(|_| false) => anyhow::bail!("the event queue closed while the committer was running"),
-        ended = &mut watches => return ended,
-        ended = guarding => return ended,
-        ended = keeping_off => return ended,
-        () = &mut shutdown => {}
+    let (release, released) = oneshot::channel();
+    let mut electing = tokio::task::JoinSet::new();
+    match election {
+        Some(election) => {
+            let elector = Elector::new(client.clone(), election, handle.standing.clone());
+            electing.spawn(elector.run(released));
+        }
+        None => {
+            handle.standing.send_replace(Standing::Leads { fence: Fence::without_rivals(), tenure: 1 });
+        }
     }
-    // What is under way is finished, and money that is authorized and not used goes back; a successor would count it as spent.
-    driver.committer.close();
-    tokio::select! {
-        () = driver.drive(Committer::is_closed) => {}
-        _ = watches => {}
-        () = tokio::time::sleep(CLOSING) => tracing::warn!("stopped before everything under way was answered"),
+    let Stop { mut asked, closed } = stop;
+    let mut standings = handle.standing.subscribe();
+    let mut terms = 0_u64;
+    loop {
+        let standing = standings.borrow_and_update().clone();
+        let mut driver = match &standing {
+            Standing::Leads { fence, .. } => {
+                terms += 1;
+                // A name that no committer has had before, in this process or another.
+                let settings = Settings { keeper: Arc::from(format!("{}/{terms}", settings.keeper)), ..settings.clone() };
+                Driver::leading(&client, settings, fence, metrics.clone(), handle.clone())
+            }
+            Standing::Follows { .. } => Driver::following(&client, settings.clone(), metrics.clone(), handle.clone()),
+        };
+        tokio::select! {
+            () = changed(&mut standings, &standing) => {}
+            superseded = driver.run() => {
+                superseded?;
+                drop(driver);
+                tokio::time::sleep(REBUILD).await;
+            }
+            // A sender that is gone means the same: stop.
+            _ = &mut asked => {
+                tokio::select! {
+                    done = driver.close() => done?,
+                    () = changed(&mut standings, &standing) => {}
+                }
+                let (done, is_done) = oneshot::channel();
+                if release.send(done).is_ok() {
+                    // The elector answers always, unless it has died.
+                    let _ = is_done.await;
+                }
+                // Whoever told us to stop may not wait.
+                let _ = closed.send(());
+                return driver.look_on().await;
+            }
+            _ = electing.join_next(), if !electing.is_empty() => anyhow::bail!("the elector ended"),
+        }
     }
-    Ok(())
 }
 
-/// The committer, what feeds it, and what carries out its intents.
-struct Driver {
-    committer: Committer,
-    metrics: Arc<Metrics>,
-    queue: mpsc::Receiver<Event>,
-    writer: Writer,
-    handle: Handle,
-    tick: Duration,
-    published_at: Timestamp,
-    unpublished: bool,
-}
-
-// === impl Driver ===
-
-impl Driver {
-    /// Runs until `done` says so, or until nobody can send events any more.
-    async fn drive(&mut self, done: fn(&Committer) -> bool) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while !done(&self.committer) {
-            let wake = self.committer.next_wake(now()).since(now()).min(self.tick).max(Duration::from_millis(1));
-            let wake = if self.unpublished { wake.min(PUBLISH) } else { wake };
-            let taken = match tokio::time::timeout(wake, self.queue.recv_many(&mut batch, BATCH)).await {
-                Ok(0) => return,
-                Ok(taken) => taken,
-                Err(_) => 0,
-            };
-            self.unpublished |= taken > 0;
-            self.turn(&mut batch, now());
-        }
-    }
-
-    /// Takes in a batch, decides, carries out.
-    fn turn(&mut self, batch: &mut Vec<Event>, moment: Timestamp) {
-        for event in batch.drain(..) {
-            self.committer.handle(event, moment);
-        }
-        if self.handle.extender_asked.load(Ordering::Relaxed) {
-            self.committer.handle(Event::ExtenderAsked, moment);
-        }
-        let started = Instant::now();
-        let intents = self.committer.step(moment);
-        let (took, decided) = (started.elapsed(), self.committer.take_decided());
-        for _ in 0..decided {
-            self.metrics.chose(took / decided);
-        }
-        for intent in intents {
-            self.writer.carry_out(intent);
-        }
-        if self.unpublished && moment.since(self.published_at) >= PUBLISH {
-            self.handle.published.store(Arc::new(self.committer.published()));
-            self.handle.synced.store(self.committer.is_synced(), Ordering::Relaxed);
-            self.published_at = moment;
-            self.unpublished = false;
-        }
-    }
+/// Ends when a replica does not stand any more where it stood. Another leader is no change for one that follows.
+async fn changed(standings: &mut watch::Receiver<Standing>, before: &Standing) {
+    // An error cannot be: the sender is in the handle.
+    let _ = standings.wait_for(|now| now.tenure() != before.tenure()).await;
 }

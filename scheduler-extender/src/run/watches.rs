@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::future::pending;
 use std::sync::Arc;
 
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::api;
 use crate::committer::Event;
@@ -73,111 +75,88 @@ impl Census {
     }
 }
 
-/// Starts all watches. The future ends only when one of them does, and that is an error.
-pub(super) fn spawn(client: &Client, events: &mpsc::Sender<Event>) -> impl Future<Output = anyhow::Result<()>> + use<> {
+/// Running watches. They end when this is dropped.
+pub(super) struct Watches(JoinSet<anyhow::Result<()>>);
+
+impl Watches {
+    /// The end of one, which is an error.
+    pub(super) async fn ended(&mut self) -> anyhow::Error {
+        match self.0.join_next().await {
+            Some(Ok(Err(error))) => error,
+            Some(Err(error)) => error.into(),
+            Some(Ok(Ok(()))) | None => anyhow::anyhow!("a watch ended"),
+        }
+    }
+}
+
+/// Starts all watches.
+pub(super) fn spawn(client: &Client, events: &mpsc::Sender<Event>) -> Watches {
     let (told, all_told) = watch::channel(0_usize);
     let told = Arc::new(told);
-    // Pods last: nodes, policies and budgets are known when they come, so that a first decision sees the whole.
-    let kinds = [
-        start(
-            client,
-            events,
-            &told,
-            Kind::<Namespace> {
-                name: "namespaces",
-                applied: |o| Event::Namespace(Box::new(o)),
-                gone: |key| Event::NamespaceGone(key.name.to_string()),
-            },
-        ),
-        start(
-            client,
-            events,
-            &told,
-            Kind::<Node> {
-                name: "nodes",
-                applied: |o| Event::Node(Box::new(o)),
-                gone: |key| Event::NodeGone(key.name.to_string()),
-            },
-        ),
-        start(
-            client,
-            events,
-            &told,
-            Kind::<Service> {
-                name: "services",
-                applied: |o| Event::Service(Box::new(o)),
-                gone: |key| Event::ServiceGone {
-                    namespace: key.namespace.as_deref().unwrap_or_default().to_owned(),
-                    name: key.name.to_string(),
-                },
-            },
-        ),
-        start(
-            client,
-            events,
-            &told,
-            Kind::<api::BurstPolicy> {
-                name: "burstpolicies",
-                applied: |o| Event::Policy(Box::new(o)),
-                gone: |key| Event::PolicyGone(key.name.to_string()),
-            },
-        ),
-        start(
-            client,
-            events,
-            &told,
-            Kind::<api::VirtualNode> {
-                name: "virtualnodes",
-                applied: |o| Event::VirtualNode(Box::new(o)),
-                gone: |key| Event::VirtualNodeGone(key.name.to_string()),
-            },
-        ),
-        start(
-            client,
-            events,
-            &told,
-            Kind::<api::BurstBudget> {
-                name: "burstbudgets",
-                applied: |o| Event::Budget(Box::new(o)),
-                gone: |key| Event::BudgetGone(key.name.to_string()),
-            },
-        ),
-        start(
-            client,
-            events,
-            &told,
-            Kind::<Pod> { name: "pods", applied: |o| Event::Pod(Box::new(o)), gone: |key| Event::PodGone { uid: key.uid } },
-        ),
-    ];
-    let count = kinds.len();
-    let synced = tokio::spawn(say_synced(all_told, count, events.clone()));
-    async move {
-        let (ended, _, _) = futures::future::select_all(kinds).await;
-        synced.abort();
-        ended
+    let mut watches = JoinSet::new();
+    let mut start = Start { watches: &mut watches, client, events, told: &told };
+    start.watch(Kind::<Namespace> {
+        name: "namespaces",
+        applied: |o| Event::Namespace(Box::new(o)),
+        gone: |key| Event::NamespaceGone(key.name.to_string()),
+    });
+    start.watch(Kind::<Node> {
+        name: "nodes",
+        applied: |o| Event::Node(Box::new(o)),
+        gone: |key| Event::NodeGone(key.name.to_string()),
+    });
+    start.watch(Kind::<Service> {
+        name: "services",
+        applied: |o| Event::Service(Box::new(o)),
+        gone: |key| Event::ServiceGone {
+            namespace: key.namespace.as_deref().unwrap_or_default().to_owned(),
+            name: key.name.to_string(),
+        },
+    });
+    start.watch(Kind::<api::BurstPolicy> {
+        name: "burstpolicies",
+        applied: |o| Event::Policy(Box::new(o)),
+        gone: |key| Event::PolicyGone(key.name.to_string()),
+    });
+    start.watch(Kind::<api::VirtualNode> {
+        name: "virtualnodes",
+        applied: |o| Event::VirtualNode(Box::new(o)),
+        gone: |key| Event::VirtualNodeGone(key.name.to_string()),
+    });
+    start.watch(Kind::<api::BurstBudget> {
+        name: "burstbudgets",
+        applied: |o| Event::Budget(Box::new(o)),
+        gone: |key| Event::BudgetGone(key.name.to_string()),
+    });
+    start.watch(Kind::<Pod> { name: "pods", applied: |o| Event::Pod(Box::new(o)), gone: |key| Event::PodGone { uid: key.uid } });
+    let count = watches.len();
+    watches.spawn(say_synced(all_told, count, events.clone()));
+    Watches(watches)
+}
+
+/// What every watch is started with.
+struct Start<'a> {
+    watches: &'a mut JoinSet<anyhow::Result<()>>,
+    client: &'a Client,
+    events: &'a mpsc::Sender<Event>,
+    told: &'a Arc<watch::Sender<usize>>,
+}
+
+impl Start<'_> {
+    fn watch<K>(&mut self, kind: Kind<K>)
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let api: Api<K> = Api::all(self.client.clone());
+        self.watches.spawn(follow(api, self.events.clone(), self.told.clone(), kind));
     }
 }
 
-async fn say_synced(mut told: watch::Receiver<usize>, count: usize, events: mpsc::Sender<Event>) {
-    if told.wait_for(|told| *told == count).await.is_ok() {
-        // The queue keeps its order, so this comes behind everything that the lists brought. A closed queue needs no news.
-        let _ = events.send(Event::Synced).await;
-    }
-}
-
-fn start<K>(
-    client: &Client,
-    events: &mpsc::Sender<Event>,
-    told: &Arc<watch::Sender<usize>>,
-    kind: Kind<K>,
-) -> futures::future::BoxFuture<'static, anyhow::Result<()>>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let api: Api<K> = Api::all(client.clone());
-    let (events, told) = (events.clone(), told.clone());
-    let task = tokio::spawn(async move { follow(api, events, told, kind).await });
-    task.map(|ended| ended.map_err(anyhow::Error::from).and_then(|result| result)).boxed()
+async fn say_synced(mut told: watch::Receiver<usize>, count: usize, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+    told.wait_for(|told| *told == count).await?;
+    // The queue keeps its order, so this comes behind everything that the lists brought.
+    events.send(Event::Synced).await?;
+    pending().await
 }
 
 async fn follow<K>(api: Api<K>, events: mpsc::Sender<Event>, told: Arc<watch::Sender<usize>>, kind: Kind<K>) -> anyhow::Result<()>
@@ -186,7 +165,8 @@ where
 {
     let mut census = Census::default();
     let mut first = true;
-    let mut stream = watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
+    // Lists are consistent: what a former leader has written last must be in them.
+    let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
     loop {
         let event = match stream.try_next().await {
             Ok(Some(event)) => event,

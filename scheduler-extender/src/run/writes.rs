@@ -10,9 +10,10 @@ use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 
 use crate::api::{self, names};
-use crate::committer::{Binding, BindingAnswer, Event, Intent, Note, PodKey, StatusKind};
+use crate::committer::{Binding, BindingAnswer, Event, EvictionAnswer, Intent, Note, PodKey, START_FAILED, StatusKind};
 use crate::hygiene::Repair;
 
 /// An answer later than this is as good as lost: the pod is read instead.
@@ -21,12 +22,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NOTES_AT_A_TIME: usize = 8;
 /// Pending pods listed per page.
 const PAGE: u32 = 500;
+/// How Kubernetes merges everything but lists.
+const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Field manager and reporting controller.
 const NAME: &str = "spillway.dev/committer";
 
-/// Carries out intents, each in a task of its own.
-#[derive(Clone)]
+/// Carries out intents, each in a task of its own. What is under way is given up when this is dropped.
 pub struct Writer {
+    requests: Requests,
+    tasks: JoinSet<()>,
+}
+
+/// What every task needs.
+#[derive(Clone)]
+struct Requests {
     client: Client,
     events: mpsc::Sender<Event>,
     recorder: Recorder,
@@ -37,58 +46,73 @@ impl Writer {
     /// A writer whose answers go to `events`.
     pub fn new(client: Client, events: mpsc::Sender<Event>) -> Writer {
         let recorder = Recorder::new(client.clone(), Reporter { controller: NAME.to_owned(), instance: None });
-        Writer { client, events, recorder, notes: Arc::new(Semaphore::new(NOTES_AT_A_TIME)) }
+        let notes = Arc::new(Semaphore::new(NOTES_AT_A_TIME));
+        Writer { requests: Requests { client, events, recorder, notes }, tasks: JoinSet::new() }
     }
 
     /// Carries out one intent and sends back the answer, if it has one. How many run at a time is the committer's choice.
-    pub fn carry_out(&self, intent: Intent) {
-        let writer = self.clone();
-        tokio::spawn(async move {
-            match intent {
-                Intent::Bind(binding) => {
-                    let answer = writer.bind(&binding).await;
-                    writer.tell(Event::BindingAnswered { uid: binding.pod.uid, answer }).await;
-                }
-                Intent::FitTolerations { pod, tolerations } => {
-                    let patch = json!([
-                        {"op": "test", "path": "/metadata/uid", "value": &*pod.uid},
-                        {"op": "add", "path": "/spec/tolerations", "value": tolerations},
-                    ]);
-                    let done = writer.patch(&pod, "", "application/json-patch+json", &patch).await;
-                    writer.tell(Event::Patched { uid: pod.uid, done }).await;
-                }
-                Intent::RepairCondition { pod } => {
-                    let condition = json!({"type": "PodScheduled", "status": "True", "reason": null, "message": null, "lastTransitionTime": jiff::Timestamp::now()});
-                    let patch = json!({"metadata": {"uid": &*pod.uid}, "status": {"conditions": [condition]}});
-                    let done = writer.patch(&pod, "/status", "application/strategic-merge-patch+json", &patch).await;
-                    writer.tell(Event::Patched { uid: pod.uid, done }).await;
-                }
-                Intent::Read { pod } => writer.read(pod).await,
-                Intent::ListPending => writer.list_pending().await,
-                Intent::WriteBudget { name, resource_version, status } => {
-                    let patch = json!({"metadata": {"resourceVersion": resource_version}, "status": status});
-                    let budgets: Api<api::BurstBudget> = Api::all(writer.client.clone());
-                    let written = tokio::time::timeout(
-                        PATIENCE,
-                        budgets.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)),
-                    )
-                    .await;
-                    let resource_version = match written {
-                        Ok(Ok(budget)) => budget.metadata.resource_version,
-                        Ok(Err(error)) => {
-                            tracing::debug!(budget = &*name, %error, "budget status not written");
-                            None
-                        }
-                        Err(_) => None,
-                    };
-                    writer.tell(Event::BudgetWritten { name, resource_version }).await;
-                }
-                Intent::WriteStatus { kind, name, status } => writer.write_status(kind, name, &status).await,
-                Intent::RepairNode { node, uid, repair } => writer.repair_node(&node, &uid, repair).await,
-                Intent::Note(note) => writer.note(note).await,
-                Intent::Wake { node } => writer.wake(&node).await,
+    pub fn carry_out(&mut self, intent: Intent) {
+        // Those that are done are forgotten.
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn(self.requests.clone().carry_out(intent));
+    }
+}
+
+impl Requests {
+    async fn carry_out(self, intent: Intent) {
+        match intent {
+            Intent::Bind(binding) => {
+                let answer = self.bind(&binding).await;
+                self.tell(Event::BindingAnswered { uid: binding.pod.uid, answer }).await;
             }
-        });
+            Intent::FitTolerations { pod, tolerations } => {
+                let patch = json!([
+                    {"op": "test", "path": "/metadata/uid", "value": &*pod.uid},
+                    {"op": "add", "path": "/spec/tolerations", "value": tolerations},
+                ]);
+                let done = self.patch(&pod, "", "application/json-patch+json", &patch).await;
+                self.tell(Event::Patched { uid: pod.uid, done }).await;
+            }
+            Intent::RepairCondition { pod } => {
+                let condition = json!({"type": "PodScheduled", "status": "True", "reason": null, "message": null, "lastTransitionTime": jiff::Timestamp::now()});
+                let patch = json!({"metadata": {"uid": &*pod.uid}, "status": {"conditions": [condition]}});
+                let done = self.patch(&pod, "/status", "application/strategic-merge-patch+json", &patch).await;
+                self.tell(Event::Patched { uid: pod.uid, done }).await;
+            }
+            Intent::Read { pod } => self.read(pod).await,
+            Intent::ListPending => self.list_pending().await,
+            Intent::WriteBudget { name, resource_version, status } => {
+                let patch = json!({"metadata": {"resourceVersion": resource_version}, "status": status});
+                let budgets: Api<api::BurstBudget> = Api::all(self.client.clone());
+                let written =
+                    tokio::time::timeout(PATIENCE, budgets.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)))
+                        .await;
+                let resource_version = match written {
+                    Ok(Ok(budget)) => budget.metadata.resource_version,
+                    Ok(Err(error)) => {
+                        tracing::debug!(budget = &*name, %error, "budget status not written");
+                        None
+                    }
+                    Err(_) => None,
+                };
+                self.tell(Event::BudgetWritten { name, resource_version }).await;
+            }
+            Intent::WriteStatus { kind, name, status } => self.write_status(kind, name, &status).await,
+            Intent::RepairNode { node, uid, repair } => self.repair_node(&node, &uid, repair).await,
+            Intent::Note(note) => self.note(note).await,
+            Intent::LiftGate { pod } => {
+                let patch = json!({"metadata": {"uid": &*pod.uid}, "spec": {"schedulingGates": null}});
+                self.patch(&pod, "", MERGE_PATCH, &patch).await;
+                self.tell(Event::GateLifted { uid: pod.uid }).await;
+            }
+            Intent::Evict { pod } => {
+                let answer = self.evict(&pod).await;
+                self.tell(Event::EvictionAnswered { uid: pod.uid, answer }).await;
+            }
+            Intent::Fail { pod } => self.fail(&pod).await,
+            Intent::Delete { pod } => self.delete(&pod).await,
+            Intent::Wake { node } => self.wake(&node).await,
+        }
     }
 
     async fn tell(&self, event: Event) {
@@ -98,6 +122,14 @@ impl Writer {
 
     async fn bind(&self, binding: &Binding) -> BindingAnswer {
         let PodKey { namespace, name, uid } = &binding.pod;
+        let resource_version = if binding.lift_gate {
+            match self.lift_for_burst(binding).await {
+                Ok(version) => version,
+                Err(answer) => return answer,
+            }
+        } else {
+            binding.resource_version.clone()
+        };
         let body = json!({
             "apiVersion": "v1",
             "kind": "Binding",
@@ -105,25 +137,77 @@ impl Writer {
                 "name": &**name,
                 "namespace": &**namespace,
                 "uid": &**uid,
-                "resourceVersion": binding.resource_version,
+                "resourceVersion": resource_version,
                 "annotations": {crate::record::ANNOTATION: binding.decision},
             },
             "target": {"apiVersion": "v1", "kind": "Node", "name": &*binding.node},
         });
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/binding");
         match self.send(Method::POST, &path, "application/json", &body).await {
-            Answer::Done => BindingAnswer::Created,
-            Answer::Status(404, _) => BindingAnswer::NotFound,
-            Answer::Status(409, message) => {
-                tracing::debug!(%namespace, %name, message, "lost the race for a pod");
-                BindingAnswer::Conflict
+            Answer::Done(_) => BindingAnswer::Created,
+            answer => refusal(&answer, binding),
+        }
+    }
+
+    /// Lifts the gate of a pod that is about to be bound, and keeps it from every dedicated node in the same write: without the
+    /// selector kube-scheduler would be faster now and then. Returns the pod's new version.
+    async fn lift_for_burst(&self, binding: &Binding) -> Result<String, BindingAnswer> {
+        let PodKey { namespace, name, uid } = &binding.pod;
+        let patch = json!({
+            "metadata": {"uid": &**uid, "resourceVersion": binding.resource_version},
+            "spec": {"schedulingGates": null, "nodeSelector": {names::DECIDED_LABEL: names::DECIDED_BURST}},
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}?fieldManager={NAME}");
+        match self.send(Method::PATCH, &path, MERGE_PATCH, &patch).await {
+            Answer::Done(pod) => {
+                let pod: serde_json::Value = serde_json::from_str(&pod).map_err(|_| BindingAnswer::Unknown)?;
+                pod["metadata"]["resourceVersion"].as_str().map(str::to_owned).ok_or(BindingAnswer::Unknown)
             }
-            Answer::Status(429, _) => BindingAnswer::Throttled,
-            Answer::Status(code @ 400..500, message) => {
-                tracing::warn!(%namespace, %name, node = &*binding.node, code, message, "Binding refused");
-                BindingAnswer::Refused
+            answer => Err(refusal(&answer, binding)),
+        }
+    }
+
+    /// Through the Eviction API, so that PodDisruptionBudgets are kept.
+    async fn evict(&self, pod: &PodKey) -> EvictionAnswer {
+        let PodKey { namespace, name, uid } = pod;
+        let body = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": {"name": &**name, "namespace": &**namespace},
+            "deleteOptions": {"preconditions": {"uid": &**uid}},
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
+        match self.send(Method::POST, &path, "application/json", &body).await {
+            Answer::Done(_) => EvictionAnswer::Evicted,
+            // 409: the name is another pod's by now.
+            Answer::Status(Refused { code: 404 | 409, .. }) => EvictionAnswer::Gone,
+            Answer::Status(Refused { code: 429, retry_after, .. }) => EvictionAnswer::Blocked { retry_after },
+            Answer::Status(Refused { code, message, .. }) => {
+                tracing::warn!(%namespace, %name, code, message, "eviction refused");
+                EvictionAnswer::Failed
             }
-            Answer::Status(..) | Answer::Lost => BindingAnswer::Unknown,
+            Answer::Lost => EvictionAnswer::Failed,
+        }
+    }
+
+    /// As the pod garbage collector fails pods whose node is gone: a Job can tell it from the pod's own failures.
+    async fn fail(&self, pod: &PodKey) {
+        let message = "the virtual node did not start the pod in time";
+        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": START_FAILED, "message": message,
+            "lastTransitionTime": jiff::Timestamp::now()});
+        let status = json!({"phase": "Failed", "reason": START_FAILED, "message": message, "conditions": [condition]});
+        let patch = json!({"metadata": {"uid": &*pod.uid}, "status": status});
+        self.patch(pod, "/status", "application/strategic-merge-patch+json", &patch).await;
+    }
+
+    async fn delete(&self, pod: &PodKey) {
+        let PodKey { namespace, name, uid } = pod;
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": &**uid}});
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        if let Answer::Status(Refused { code, message, .. }) =
+            self.send(Method::DELETE, &path, "application/json", &options).await
+            && code != 404
+        {
+            tracing::warn!(%namespace, %name, code, message, "pod not deleted; it is tried again");
         }
     }
 
@@ -131,8 +215,8 @@ impl Writer {
     async fn patch(&self, pod: &PodKey, subresource: &str, content: &'static str, patch: &serde_json::Value) -> bool {
         let path = format!("/api/v1/namespaces/{}/pods/{}{subresource}?fieldManager={NAME}", pod.namespace, pod.name);
         match self.send(Method::PATCH, &path, content, patch).await {
-            Answer::Done | Answer::Status(404, _) => true,
-            Answer::Status(code, message) => {
+            Answer::Done(_) | Answer::Status(Refused { code: 404, .. }) => true,
+            Answer::Status(Refused { code, message, .. }) => {
                 tracing::debug!(namespace = &*pod.namespace, name = &*pod.name, code, message, "patch refused");
                 false
             }
@@ -145,8 +229,12 @@ impl Writer {
         let request = Request::builder().method(method).uri(path).header("content-type", content).body(body);
         let Ok(request) = request else { return Answer::Lost };
         match tokio::time::timeout(PATIENCE, self.client.request_text(request)).await {
-            Ok(Ok(_)) => Answer::Done,
-            Ok(Err(kube::Error::Api(status))) => Answer::Status(status.code, status.message.clone()),
+            Ok(Ok(body)) => Answer::Done(body),
+            Ok(Err(kube::Error::Api(status))) => {
+                let seconds = status.details.as_ref().map(|details| u64::from(details.retry_after_seconds));
+                let retry_after = seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+                Answer::Status(Refused { code: status.code, message: status.message.clone(), retry_after })
+            }
             Ok(Err(error)) => {
                 tracing::warn!(path, error = format!("{:#}", anyhow::Error::from(error)), "no answer from the API server");
                 Answer::Lost
@@ -221,7 +309,9 @@ impl Writer {
     async fn wake(&self, node: &str) {
         let patch = json!({"metadata": {"annotations": {names::WOKEN_AT_ANNOTATION: jiff::Timestamp::now().to_string()}}});
         let path = format!("/api/v1/nodes/{node}?fieldManager={NAME}");
-        if let Answer::Status(code, message) = self.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await {
+        if let Answer::Status(Refused { code, message, .. }) =
+            self.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await
+        {
             tracing::warn!(node, code, message, "kube-scheduler could not be woken; it is tried again");
         }
     }
@@ -232,10 +322,10 @@ impl Writer {
             patch["metadata"]["uid"] = json!(uid);
             let path = format!("/api/v1/nodes/{name}{subresource}?fieldManager={NAME}");
             match self.send(Method::PATCH, &path, "application/strategic-merge-patch+json", &patch).await {
-                Answer::Done => {}
+                Answer::Done(_) => {}
                 // Gone, or made anew: then it is looked at anew.
-                Answer::Status(404 | 409, _) => return,
-                Answer::Status(code, message) => {
+                Answer::Status(Refused { code: 404 | 409, .. }) => return,
+                Answer::Status(Refused { code, message, .. }) => {
                     tracing::warn!(node = name, code, message, "the Node of a virtual kubelet has drifted and is not repaired");
                     return;
                 }
@@ -286,7 +376,35 @@ impl Writer {
 
 /// What came back for a request.
 enum Answer {
-    Done,
-    Status(u16, String),
+    /// The body.
+    Done(String),
+    Status(Refused),
     Lost,
+}
+
+/// What the API server says where it does not do what is asked.
+struct Refused {
+    code: u16,
+    message: String,
+    /// When it is worth trying again.
+    retry_after: Option<Duration>,
+}
+
+/// What a failed write means for the Binding that it was part of.
+fn refusal(answer: &Answer, binding: &Binding) -> BindingAnswer {
+    let PodKey { namespace, name, .. } = &binding.pod;
+    let Answer::Status(Refused { code, message, .. }) = answer else { return BindingAnswer::Unknown };
+    match code {
+        404 => BindingAnswer::NotFound,
+        409 => {
+            tracing::debug!(%namespace, %name, message, "lost the race for a pod");
+            BindingAnswer::Conflict
+        }
+        429 => BindingAnswer::Throttled,
+        400..500 => {
+            tracing::warn!(%namespace, %name, node = &*binding.node, code, message, "Binding refused");
+            BindingAnswer::Refused
+        }
+        _ => BindingAnswer::Unknown,
+    }
 }

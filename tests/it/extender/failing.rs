@@ -32,7 +32,7 @@ async fn dedicated_nodes_go_on_filling_while_the_extender_errs_is_gone_or_hangs(
     assert_eq!(scenario.all_bound("first", 3).await.counts(), (0, 3, 0));
 
     // 500 to everything, in Spillway's place.
-    scenario.kill().await;
+    scenario.kill();
     let failing = Failing::listen(scenario.extender).await;
     scenario.job("erring", 3, "1", marked("1")).await;
     assert_eq!(scenario.all_bound("erring", 3).await.counts(), (3, 0, 0));
@@ -57,7 +57,7 @@ async fn dedicated_nodes_go_on_filling_while_the_extender_errs_is_gone_or_hangs(
 
     // It hangs: kube-scheduler waits a second for each marked pod, and for nobody else.
     scenario.plane.create_dedicated_nodes(&DedicatedNodes::new("dedicated-more", 1).cpu("8")).await.expect("a node");
-    scenario.signal("STOP").await;
+    scenario.pause();
     let started = Instant::now();
     scenario.job("hanging", 3, "1", marked("1")).await;
     scenario.job("plain", 3, "1", json!({})).await;
@@ -65,7 +65,7 @@ async fn dedicated_nodes_go_on_filling_while_the_extender_errs_is_gone_or_hangs(
     assert_eq!(scenario.all_bound("hanging", 3).await.counts(), (3, 0, 0));
     assert!(started.elapsed() >= Duration::from_secs(3), "the extender was not asked: {:?}", started.elapsed());
     // What hung is ended, as its watchdog would, and started anew.
-    scenario.kill().await;
+    scenario.kill();
     scenario.start().await;
     scenario.job("again", 1, "1", json!({})).await;
     scenario.all_bound("again", 1).await;

@@ -143,13 +143,14 @@ async fn a_new_client_authority_is_used_without_a_restart() {
 }
 
 #[tokio::test]
-async fn draining_over_http2_answers_503() {
+async fn draining_over_http2_answers_and_stopping_ends_the_connection() {
     let setup = Setup::new(true).await;
     let client = client(&setup.server, Some(&setup.clients));
     assert_eq!(setup.filter(&client).await.unwrap().status(), 200);
     setup.extender.tell(Phase::Draining);
     let response = setup.filter(&client).await.unwrap();
-    assert_eq!((response.version(), response.status().as_u16()), (Version::HTTP_2, 503));
+    assert_eq!((response.version(), response.status().as_u16()), (Version::HTTP_2, 200));
     setup.extender.tell(Phase::Stopping);
+    eventually(async || setup.filter(&client).await.is_err()).await;
     setup.extender.ended().await;
 }

@@ -17,10 +17,12 @@ use serde_json::json;
 use tokio::time::sleep;
 use world::control_plane::wait_until;
 
+use crate::relay::{Line, Relay};
+use crate::scenario::replicas::TAKEOVER;
 use crate::scenario::{Extender, NAMESPACE, PATIENCE, Places, Scenario, dedicated_first, record};
 
 /// Pods of the Job.
-const PODS: usize = 200;
+const PODS: usize = 300;
 /// Of which fit on dedicated nodes.
 const ROOM: usize = 50;
 
@@ -31,40 +33,82 @@ enum Disturbance {
     Killed,
     /// SIGSTOP, and SIGCONT once the dedicated nodes are full.
     Hung,
-    /// The API server is killed and started again: answers are lost, watches end.
+    /// The API server is killed and started again: answers are lost, watches end and cannot be resumed (410).
     CutOff,
+    /// For a while every answer is lost on its way, of Bindings that exist, too, and so is every event.
+    Swallowed,
 }
 
 #[tokio::test]
 async fn killed_in_the_middle() {
-    run(&[Disturbance::Killed], 3).await;
+    run(&[Disturbance::Killed], 2).await;
 }
 
 #[tokio::test]
 async fn hung_or_cut_off_in_the_middle() {
-    run(&[Disturbance::Hung, Disturbance::CutOff], 1).await;
+    run(&[Disturbance::Hung, Disturbance::CutOff, Disturbance::Swallowed], 1).await;
+}
+
+/// Of two replicas the one that leads is killed, again and again.
+#[tokio::test]
+async fn the_leader_killed_in_the_middle() {
+    let rounds = number("SPILLWAY_DRILL_ROUNDS").unwrap_or(1);
+    let scenario = stage().await;
+    let mut leader = scenario.replica("replica-a").await;
+    scenario.led_by(&leader, PATIENCE).await;
+    let first = seed();
+    for (seed, name) in (first..first + rounds).zip(["replica-b", "replica-a"].into_iter().cycle()) {
+        println!("leader killed, SPILLWAY_DRILL_SEED={seed}");
+        let standby = scenario.replica(name).await;
+        let round = Round::new(&scenario, Disturbance::Killed, seed).await;
+        round.job().await;
+        round.random_instant().await;
+        leader.kill();
+        let took = scenario.led_by(&standby, PATIENCE).await;
+        println!("takeover: {took:?}");
+        assert!(took <= TAKEOVER, "{took:?}\n{}", scenario.log());
+        let seen = scenario.places(&round.app).await;
+        round.rest(&seen).await;
+        round.clean_up().await;
+        leader = standby;
+    }
 }
 
 /// Some rounds of each disturbance on one control plane. `SPILLWAY_DRILL_ROUNDS` asks for more of them, `SPILLWAY_DRILL_SEED`
 /// for those that failed.
 async fn run(disturbances: &[Disturbance], rounds: u64) {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let rounds = number("SPILLWAY_DRILL_ROUNDS").unwrap_or(rounds);
-    let first =
-        number("SPILLWAY_DRILL_SEED").unwrap_or_else(|| jiff::Timestamp::now().as_millisecond().unsigned_abs() % 1_000_000);
-    let scenario = Scenario::new(Extender::Absent).await;
-    scenario.dedicated(10, "5").await;
-    scenario.virtual_node("virtual-0", "0.04").await;
-    scenario.virtual_node("virtual-1", "0.04").await;
+    let first = seed();
+    let mut scenario = stage().await;
+    let api_server = scenario.plane.api_server_url().trim_start_matches("https://").parse().expect("an address");
+    let relay = Relay::listen(None, &[api_server]).await;
+    scenario.kubeconfig = scenario.service_account_kubeconfig("relayed", Some(relay.address)).await;
     scenario.start().await;
     for seed in first..first + rounds {
         for disturbance in disturbances {
             println!("{disturbance:?}, SPILLWAY_DRILL_SEED={seed}");
             let round = Round::new(&scenario, *disturbance, seed).await;
-            round.play().await;
+            round.play(&relay).await;
             round.clean_up().await;
         }
     }
+}
+
+async fn stage() -> Scenario {
+    let scenario = Scenario::new(Extender::Absent).await;
+    scenario.dedicated(10, "5").await;
+    scenario.virtual_node("virtual-0", "0.04").await;
+    scenario.virtual_node("virtual-1", "0.04").await;
+    scenario
+}
+
+/// `SPILLWAY_DRILL_SEED`, or another one each time.
+pub(super) fn seed() -> u64 {
+    number("SPILLWAY_DRILL_SEED").unwrap_or_else(|| jiff::Timestamp::now().as_millisecond().unsigned_abs() % 1_000_000)
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"))
 }
 
 /// One fan-out with its own policy and budget.
@@ -80,8 +124,8 @@ impl<'a> Round<'a> {
     async fn new(scenario: &'a Scenario, disturbance: Disturbance, seed: u64) -> Round<'a> {
         let mut random = Random(seed);
         let app = format!("{disturbance:?}-{seed}").to_lowercase();
-        // At 0.04 a pod-hour: for none, some or all of the 150 pods that find no dedicated room.
-        let limit: Money = format!("{}.{:02}", random.below(8), random.below(100)).parse().expect("money");
+        // At 0.04 a pod-hour: for none, some or all of the 250 pods that find no dedicated room.
+        let limit: Money = format!("{}.{:02}", random.below(13), random.below(100)).parse().expect("money");
         let budget = json!({
             "apiVersion": "spillway.dev/v1alpha1", "kind": "BurstBudget", "metadata": {"name": app},
             "spec": {"amount": limit.to_string(), "currency": "USD", "period": "Month", "scope": {"policies": [app]}},
@@ -96,23 +140,23 @@ impl<'a> Round<'a> {
         Round { scenario, disturbance, random, app, limit }
     }
 
-    async fn play(&self) {
+    async fn play(&self, relay: &Relay) {
         let scenario = self.scenario;
         match self.disturbance {
             Disturbance::Killed => {
                 self.job().await;
                 self.random_instant().await;
-                scenario.kill().await;
+                scenario.kill();
                 self.dedicated_full().await;
                 scenario.start().await;
             }
             Disturbance::Hung => {
                 self.job().await;
                 self.random_instant().await;
-                scenario.signal("STOP").await;
+                scenario.pause();
                 self.dedicated_full().await;
                 sleep(Duration::from_millis(self.random.clone().below(3000))).await;
-                scenario.signal("CONT").await;
+                scenario.resume();
             }
             Disturbance::CutOff => {
                 tokio::join!(self.pods(), async {
@@ -121,12 +165,25 @@ impl<'a> Round<'a> {
                 });
                 self.dedicated_full().await;
             }
+            Disturbance::Swallowed => {
+                self.job().await;
+                self.random_instant().await;
+                relay.set(Line::SWALLOWING);
+                sleep(Duration::from_millis(self.random.clone().below(3000))).await;
+                relay.set(Line::HEALTHY);
+                self.dedicated_full().await;
+            }
         }
         let seen = scenario.places(&self.app).await;
+        self.rest(&seen).await;
+    }
+
+    /// Waits until everything has come to rest, and nothing that was seen has moved.
+    async fn rest(&self, seen: &Places) {
         let settled =
             wait_until("everything that is paid for is placed, and the books agree", PATIENCE, async || self.settled().await);
-        let places = settled.await.unwrap_or_else(|error| panic!("{:?}: {error:#}\n{}", self, scenario.log()));
-        self.nothing_moved(&seen, &places);
+        let places = settled.await.unwrap_or_else(|error| panic!("{:?}: {error:#}\n{}", self, self.scenario.log()));
+        self.nothing_moved(seen, &places);
     }
 
     async fn job(&self) {
@@ -250,10 +307,10 @@ fn node(pod: &Pod) -> String {
 
 /// SplitMix64: a seed gives the same instants on every machine.
 #[derive(Clone)]
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

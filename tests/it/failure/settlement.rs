@@ -86,7 +86,7 @@ async fn delete(scenario: &Scenario, name: &str) {
 
 /// `kill -9`, something else, and a new process.
 async fn again<F: Future<Output = ()>>(scenario: &Scenario, meanwhile: impl FnOnce() -> F) {
-    scenario.kill().await;
+    scenario.kill();
     meanwhile().await;
     scenario.start().await;
 }

@@ -310,6 +310,7 @@ fn sample_node() -> policy::VirtualNode {
         prices: None,
         start_latency: Duration::ZERO,
         billed_startup: Duration::ZERO,
+        start_deadline: Duration::MAX,
         interruptions_per_1000_hours: 0,
         limits: policy::virtual_node::Limits::default(),
         quota: policy::virtual_node::Limits::default(),
@@ -341,5 +342,6 @@ fn sample_workload() -> policy::Workload {
         added_capabilities: Vec::new(),
         expected_run: None,
         run_limit: None,
+        held: policy::workload::Held::default(),
     }
 }

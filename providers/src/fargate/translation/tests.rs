@@ -433,6 +433,7 @@ fn workload(feature: Feature, pod: &PodRequest) -> Workload {
         added_capabilities: pod.containers[0].security.added_capabilities.iter().map(|name| Arc::from(name.as_str())).collect(),
         expected_run: None,
         run_limit: None,
+        held: policy::workload::Held::No,
     }
 }
 
@@ -449,6 +450,7 @@ fn virtual_node(feature: Feature, capacity_type: CapacityType) -> VirtualNode {
         prices: None,
         start_latency: Duration::ZERO,
         billed_startup: Duration::ZERO,
+        start_deadline: Duration::from_secs(900),
         interruptions_per_1000_hours: 0,
         limits: Limits::default(),
         quota: Limits::default(),

@@ -120,3 +120,94 @@ fn audit_says_what_would_have_been_spent() {
     let told: Vec<_> = cluster.notes.iter().map(|note| (note.reason, &*note.text)).collect();
     assert_eq!(told, [("BurstAudited", "would burst to cloud for 1.00 USD (policy in mode Audit)"); 2]);
 }
+
+#[test]
+fn the_last_good_specification_survives_a_restart() {
+    let mut cluster = synced(0, dedicated_first());
+    cluster.budget("1");
+    let broken = |status: Value| {
+        let mut policy = dedicated_first();
+        let conditions = json!([{"name": "broken", "expression": "1 +"}]);
+        merge(&mut policy, json!({"metadata": {"generation": 2}, "spec": {"matchConditions": conditions}, "status": status}));
+        policy
+    };
+    cluster.policy(broken(json!({})));
+    let mut object = cluster.budget_object("1");
+    object["spec"]["currency"] = json!("EUR");
+    object["metadata"]["generation"] = json!(2);
+    cluster.tell(Event::Budget(Box::new(from(object.clone()))));
+    for _ in 0..3 {
+        cluster.wait(1);
+    }
+    let status = cluster.statuses[&(StatusKind::Policy, Arc::from("p"))].clone();
+    assert_eq!(status["inForce"]["generation"], 1);
+    assert_eq!(cluster.budgets["cap"].in_force.as_ref().map(|good| good.generation), Some(1));
+
+    let mut again = Cluster::new(0);
+    again.policy(broken(status));
+    again.budget_version = cluster.budget_version;
+    object["status"] = serde_json::to_value(&cluster.budgets["cap"]).expect("a status");
+    object["metadata"]["resourceVersion"] = json!(again.budget_version);
+    again.tell(Event::Budget(Box::new(from(object))));
+    again.tell(Event::Synced);
+    for name in ["a", "b"] {
+        again.pod(name, json!({}));
+    }
+    again.settle();
+    assert_eq!(again.bound_names().len(), 1, "by the policy that was in force, as far as the budget goes that was");
+    again.wait(2);
+    again.wait(2);
+    let ready = again.condition("p", "Ready");
+    assert_eq!((&*ready.0, &*ready.1), ("False", "Invalid"));
+
+    // Without a predecessor's word nothing is in force, and nothing is spent.
+    let mut fresh = Cluster::new(0);
+    fresh.policy(broken(json!({})));
+    fresh.tell(Event::Synced);
+    fresh.pod("a", json!({}));
+    fresh.settle();
+    assert!(fresh.bound.is_empty());
+}
+
+#[test]
+fn a_hold_stops_what_is_reserved_and_not_sent() {
+    let mut cluster = synced(0, dedicated_first());
+    cluster.committer.settings.bindings_in_flight = 1;
+    cluster.committer.wave = Wave::new(&cluster.committer.settings);
+    cluster.answer = None;
+    cluster.budget("10");
+    for name in ["a", "b", "c"] {
+        cluster.pod(name, json!({}));
+    }
+    cluster.settle();
+    assert_eq!((cluster.held.len(), cluster.committer.wave.queued()), (1, 2));
+    let mut held = dedicated_first();
+    merge(&mut held, json!({"metadata": {"generation": 2}, "spec": {"stopPolicy": "Hold"}}));
+    cluster.policy(held);
+    // The pods have not been told again yet.
+    let binding = cluster.held.remove(0);
+    cluster.tell(Event::BindingAnswered { uid: binding.pod.uid.clone(), answer: BindingAnswer::Created });
+    cluster.settle();
+    assert!(cluster.held.is_empty());
+    assert_eq!(cluster.balance().total(), "1".parse().expect("one"), "what was set aside is free again");
+}
+
+#[test]
+fn a_budget_that_only_warns_is_exceeded_visibly() {
+    let mut cluster = synced(0, dedicated_first());
+    let mut object = cluster.budget_object("1");
+    object["spec"]["whenExceeded"] = json!("Warn");
+    cluster.tell(Event::Budget(Box::new(from(object))));
+    for name in ["a", "b", "c"] {
+        cluster.pod(name, json!({}));
+    }
+    cluster.settle();
+    assert_eq!(cluster.bound.len(), 3);
+    cluster.wait(1);
+    cluster.wait(1);
+    let status = &cluster.budgets["cap"];
+    let exhausted = status.conditions.iter().find(|condition| condition.type_ == "Exhausted").expect("a condition");
+    assert_eq!((&*exhausted.status, status.remaining.as_deref()), ("True", Some("0.00")));
+    let counted = r#"spillway_budget_blocked_pods_total{action="warn",budget="cap"} 2"#;
+    assert!(cluster.committer.metrics.render().contains(counted), "{}", cluster.committer.metrics.render());
+}

@@ -24,6 +24,8 @@ pub enum Component {
     /// The service controller of cloud controller managers, with a cloud that prints what it is told: each line of its log that
     /// is a JSON object says which `nodes` the load balancer of a `service` gets.
     ServiceController,
+    /// Karpenter, whose machines are KWOK's.
+    Karpenter,
 }
 
 /// KWOK plays the kubelet of nodes that have this annotation (value [`KWOK_ANNOTATION_VALUE`]), and of no others, so
@@ -35,11 +37,13 @@ pub const KWOK_ANNOTATION_VALUE: &str = "true";
 /// What kubelets use; a lease is renewed after a quarter of it.
 pub(super) const NODE_LEASE: Duration = Duration::from_secs(40);
 
-const STAGES: [(&str, &str); 5] = [
+const STAGES: [(&str, &str); 7] = [
     ("kwok.yaml", include_str!("stages/kwok.yaml")),
     ("node-ready.yaml", include_str!("stages/node-ready.yaml")),
     ("pod-run.yaml", include_str!("stages/pod-run.yaml")),
     ("pod-finish.yaml", include_str!("stages/pod-finish.yaml")),
+    ("pod-stop.yaml", include_str!("stages/pod-stop.yaml")),
+    ("pod-stopped.yaml", include_str!("stages/pod-stopped.yaml")),
     ("pod-delete.yaml", include_str!("stages/pod-delete.yaml")),
 ];
 
@@ -62,6 +66,7 @@ impl Component {
             Component::ControllerManager => "kube-controller-manager",
             Component::Kwok => "kwok",
             Component::ServiceController => "service-controller",
+            Component::Karpenter => "karpenter",
         }
     }
 
@@ -75,6 +80,7 @@ impl Component {
             Component::ControllerManager => 6,
             Component::Kwok => 7,
             Component::ServiceController => 8,
+            Component::Karpenter => 9,
         })
     }
 }

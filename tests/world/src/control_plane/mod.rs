@@ -15,10 +15,14 @@
 //!
 //! KWOK plays the kubelet of nodes that have [`KWOK_ANNOTATION`]. Annotations tell it what its pods and nodes do:
 //! a pod with `kwok.example/run-seconds: "2.5"` ends after that time (with `kwok.example/fails: "true"` it fails), others
-//! run until they are deleted; a node with `kwok.example/down` (any value) says that it is not ready.
+//! run until they are deleted; a node with `kwok.example/down` (any value) says that it is not ready. A node of the name
+//! `never-starts` starts no pods; a pod with `kwok.example/stops` ends when it is deleted, before it goes.
+//!
+//! A real autoscaler is started beside them by [`ControlPlane::start_karpenter`].
 
 mod component;
 mod credentials;
+mod karpenter;
 mod nodes;
 mod options;
 mod ports;
@@ -41,15 +45,17 @@ use tokio::time::sleep;
 
 pub use component::{Component, KWOK_ANNOTATION, KWOK_ANNOTATION_VALUE};
 pub use credentials::User;
+pub use karpenter::NodePool;
 pub use nodes::{DedicatedNodes, VirtualNodeObject, place_of, summary};
 pub use options::{ControllerOptions, ExtenderOptions, ExtenderTls, SchedulerOptions};
+pub use process::Process;
 pub use programs::program;
 pub use waiting::wait_until;
 
 use component::NODE_LEASE;
 use credentials::Credentials;
 use ports::PortBlock;
-use process::{Process, Watchdog};
+use process::{CommandLine, Watchdog};
 
 /// A component is ready after 2 to 5 seconds on an idle machine; this is for many of them starting at once on two cores.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -206,6 +212,21 @@ impl ControlPlane {
         self.client_of(Component::ApiServer, user)
     }
 
+    /// Starts another program beside the control plane, which ends with it. What it prints is appended to `{name}.log` in the
+    /// folder.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, name: &str, program: &Path, arguments: &[String]) -> Result<Process> {
+        self.watchdog.spawn(program, &arguments.to_vec().into(), &self.log_path_of(name))
+    }
+
+    /// Everything that a program printed that was started by [`ControlPlane::run`] under this name.
+    #[must_use]
+    pub fn log_of(&self, name: &str) -> String {
+        process::read_log(&self.log_path_of(name))
+    }
+
     /// Ends a component by SIGKILL, like a crash. Nothing happens when it does not run.
     pub fn stop(&self, component: Component) {
         let process = self.processes().remove(&component);
@@ -316,7 +337,11 @@ impl ControlPlane {
     }
 
     fn log_path(&self, component: Component) -> PathBuf {
-        process::log_path(self.folder.path(), component.name())
+        self.log_path_of(component.name())
+    }
+
+    fn log_path_of(&self, name: &str) -> PathBuf {
+        process::log_path(self.folder.path(), name)
     }
 
     fn client_of(&self, component: Component, user: User) -> Result<Client> {
@@ -336,8 +361,8 @@ impl ControlPlane {
     async fn start_component(&self, component: Component) -> Result<()> {
         ensure!(self.process_id(component).is_none(), "{} runs already", component.name());
         let executable = program(component.program())?;
-        let arguments = self.arguments(component)?;
-        let process = self.watchdog.spawn(&executable, &arguments, &self.log_path(component))?;
+        let command = self.command_line(component)?;
+        let process = self.watchdog.spawn(&executable, &command, &self.log_path(component))?;
         self.processes().insert(component, process);
         let name = component.name();
         let ready = wait_until(name, READY_TIMEOUT, async || self.ready(component).await);
@@ -351,22 +376,23 @@ impl ControlPlane {
         })
     }
 
-    fn arguments(&self, component: Component) -> Result<Vec<String>> {
+    fn command_line(&self, component: Component) -> Result<CommandLine> {
         let folder = self.folder.path();
         let ports = &self.ports;
         let settings = self.settings().clone();
         Ok(match component {
-            Component::Etcd => component::etcd(folder, ports),
-            Component::ApiServer => component::api_server(folder, ports, &settings.api_server_flags),
-            Component::Scheduler => self.scheduler_arguments(component, settings.scheduler.as_ref())?,
-            Component::SecondScheduler => self.scheduler_arguments(component, settings.second_scheduler.as_ref())?,
+            Component::Etcd => component::etcd(folder, ports).into(),
+            Component::ApiServer => component::api_server(folder, ports, &settings.api_server_flags).into(),
+            Component::Scheduler => self.scheduler_arguments(component, settings.scheduler.as_ref())?.into(),
+            Component::SecondScheduler => self.scheduler_arguments(component, settings.second_scheduler.as_ref())?.into(),
             Component::ControllerManager => {
                 let options = settings.controllers.context("this control plane was built without controllers")?;
                 let kubeconfig = self.kubeconfig_path(User::ControllerManager);
-                component::controller_manager(&kubeconfig, folder, ports, &options, settings.node_lease)
+                component::controller_manager(&kubeconfig, folder, ports, &options, settings.node_lease).into()
             }
-            Component::ServiceController => component::service_controller(&self.kubeconfig_path(User::Admin), ports),
-            Component::Kwok => component::kwok(&self.kubeconfig_path(User::Admin), folder, ports, settings.node_lease)?,
+            Component::ServiceController => component::service_controller(&self.kubeconfig_path(User::Admin), ports).into(),
+            Component::Kwok => component::kwok(&self.kubeconfig_path(User::Admin), folder, ports, settings.node_lease)?.into(),
+            Component::Karpenter => karpenter::command_line(&self.kubeconfig_path(User::Admin), folder, ports),
         })
     }
 
@@ -382,7 +408,7 @@ impl ControlPlane {
     /// An error says what is missing still.
     async fn ready(&self, component: Component) -> Result<()> {
         match component {
-            Component::Etcd | Component::Kwok | Component::ServiceController => {
+            Component::Etcd | Component::Kwok | Component::ServiceController | Component::Karpenter => {
                 TcpStream::connect(("127.0.0.1", component.port(&self.ports))).await?;
             }
             Component::ApiServer => {

@@ -32,9 +32,17 @@ struct Shell {
     pipe: Option<ChildStdin>,
 }
 
-/// One running program with its log file.
+/// What a program is started with.
+#[derive(Debug, Default)]
+pub(super) struct CommandLine {
+    pub(super) arguments: Vec<String>,
+    /// Set for it beside what this process has.
+    pub(super) environment: Vec<(&'static str, String)>,
+}
+
+/// One running program with its log file. It is killed when this is dropped, and when the test ends, however that ends.
 #[derive(Debug)]
-pub(super) struct Process {
+pub struct Process {
     child: Child,
 }
 
@@ -50,11 +58,12 @@ impl Watchdog {
     }
 
     /// Starts a program in the watched group; what it prints is appended to `log`.
-    pub(super) fn spawn(&self, program: &Path, arguments: &[String], log: &Path) -> Result<Process> {
+    pub(super) fn spawn(&self, program: &Path, command: &CommandLine, log: &Path) -> Result<Process> {
         let group = i32::try_from(self.leader.child.id()).context("process id out of range")?;
         let output = File::options().create(true).append(true).open(log)?;
         let child = Command::new(program)
-            .args(arguments)
+            .args(&command.arguments)
+            .envs(command.environment.iter().map(|(name, value)| (name, value)))
             .process_group(group)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
@@ -62,6 +71,14 @@ impl Watchdog {
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         Ok(Process { child })
+    }
+}
+
+// === impl CommandLine ===
+
+impl From<Vec<String>> for CommandLine {
+    fn from(arguments: Vec<String>) -> CommandLine {
+        CommandLine { arguments, environment: Vec::new() }
     }
 }
 
@@ -95,23 +112,42 @@ impl Drop for Shell {
 // === impl Process ===
 
 impl Process {
-    pub(super) fn id(&self) -> u32 {
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// How it ended, if it did.
-    pub(super) fn exited(&mut self) -> io::Result<Option<ExitStatus>> {
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn exited(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 
     /// SIGSTOP: the program hangs, its connections stay open.
-    pub(super) fn pause(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn pause(&self) -> Result<()> {
         self.signal("-STOP")
     }
 
     /// SIGCONT: it goes on as if nothing had happened.
-    pub(super) fn resume(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resume(&self) -> Result<()> {
         self.signal("-CONT")
+    }
+
+    /// SIGTERM: it is asked to stop.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal("-TERM")
     }
 
     // The standard library can only kill, and a call into libc would need unsafe code.
@@ -152,7 +188,7 @@ mod tests {
     use super::*;
 
     fn sleeper(watchdog: &Watchdog, folder: &Path) -> Process {
-        watchdog.spawn(Path::new("/bin/sleep"), &["1000".to_owned()], &folder.join("log")).unwrap()
+        watchdog.spawn(Path::new("/bin/sleep"), &vec!["1000".to_owned()].into(), &folder.join("log")).unwrap()
     }
 
     #[test]

@@ -30,6 +30,13 @@ pub enum Request {
         /// Which pod.
         pod: PodRef,
     },
+    /// Lifts all scheduling gates of a pod, and adds a node selector in the same write.
+    LiftGate {
+        /// Which pod.
+        pod: PodRef,
+        /// Key and value.
+        selector: Option<(String, String)>,
+    },
     /// Deletes a pod with its grace period.
     DeletePod {
         /// Which pod.
@@ -127,6 +134,15 @@ impl Simulation {
             Request::RepairScheduled { pod } => {
                 let id = self.resolve(&pod)?;
                 self.store.update_pod(id, |pod| set_condition(pod, "PodScheduled", true, None, None, now));
+                Ok(Some(id))
+            }
+            Request::LiftGate { pod, selector } => {
+                let id = self.resolve(&pod)?;
+                self.store.update_pod(id, |pod| {
+                    let spec = pod.spec.get_or_insert_default();
+                    spec.scheduling_gates = None;
+                    spec.node_selector.get_or_insert_default().extend(selector);
+                });
                 Ok(Some(id))
             }
             Request::DeletePod { pod } => {
