@@ -58,7 +58,7 @@ bench-kubernetes: components ## Fan-outs and single pods against the real kube-s
 	for nodes in 10 1000 5000; do cargo bench -p tests --locked --bench kubernetes -- fan-out --nodes $$nodes --pairs 5; done
 	cargo bench -p tests --locked --bench kubernetes -- fan-out --nodes 10 --pairs 5 --stock-scheduler-limits
 	cargo bench -p tests --locked --bench kubernetes -- single
-	cargo bench -p tests --locked --bench kubernetes -- guards
+	for part in backlog bystanders guards; do cargo bench -p tests --locked --bench kubernetes -- $$part; done
 	cargo bench -p tests --locked --bench kubernetes -- memory
 
 drill: components ## Spillway killed, hung, cut off and replaced in the middle of ROUNDS=50 fan-outs each, beside the real kube-scheduler (about an hour)

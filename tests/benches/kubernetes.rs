@@ -5,13 +5,23 @@
 //! cargo bench -p tests --bench kubernetes -- single
 //! cargo bench -p tests --bench kubernetes -- memory
 //! cargo bench -p tests --bench kubernetes -- guards
+//! cargo bench -p tests --bench kubernetes -- backlog
+//! cargo bench -p tests --bench kubernetes -- bystanders
 //! ```
 //!
 //! *fan-out*: a Job of 1,000 pods. Reference: its pods are small, everything fits on dedicated nodes, no Spillway runs.
 //! Measured: its pods are ten times as large, dedicated nodes have room for 100, Spillway binds the rest. Time from the POST of
 //! the Job until the last pod has a node, seen through a watch. Both halves of a pair run on the same control plane.
 //!
+//! Spillway runs as it is installed: guards, leader lease and marker in force.
+//!
 //! *guards*: what the admission policies cost a request that has nothing to do with Spillway, with 50 virtual nodes.
+//!
+//! *backlog*: how fast the committer is when nobody else holds it up: pods that wait for a policy on hold, from the moment when
+//! the hold is lifted.
+//!
+//! *bystanders*: what pods that wait cost others: a pod that no policy selects, from its POST until kube-scheduler has bound it,
+//! while 500 pods wait for their backend; without Spillway and with it, in turn.
 
 #[path = "../it/scenario.rs"]
 #[allow(dead_code, reason = "the stage is shared with the tests")]
@@ -30,7 +40,7 @@ use kube::{Api, Client};
 use scenario::{Extender, NAMESPACE, Scenario, dedicated_first};
 use scheduler_extender::guards::{COMPONENT, Guard, Subjects};
 use scheduler_extender::run::AdmissionPolicies;
-use serde_json::json;
+use serde_json::{Value, json};
 use world::control_plane::{Component, ControlPlane, DedicatedNodes, SchedulerOptions, User, wait_until};
 
 const PODS: u32 = 1000;
@@ -53,13 +63,15 @@ fn main() -> Result<()> {
         }
         Some("single") => runtime.block_on(single(number("--pods", 50)?)),
         Some("guards") => runtime.block_on(guards(number("--virtual-nodes", 50)?, number("--rounds", 5)?)),
+        Some("backlog") => runtime.block_on(backlog(number("--pods", 1000)?, number("--rounds", 5)?)),
+        Some("bystanders") => runtime.block_on(bystanders(number("--waiting", 500)?, number("--rounds", 5)?)),
         Some("memory") => runtime.block_on(memory(number("--nodes", 5000)?, number("--pods", 50_000)?)),
         // `cargo bench` runs every benchmark; this one takes minutes and wants to be asked for.
         None => {
-            println!("kubernetes: say fan-out, single, guards or memory");
+            println!("kubernetes: say fan-out, single, guards, backlog, bystanders or memory");
             Ok(())
         }
-        Some(other) => bail!("{other}: fan-out, single, guards or memory"),
+        Some(other) => bail!("{other}: fan-out, single, guards, backlog, bystanders or memory"),
     }
 }
 
@@ -89,7 +101,7 @@ async fn fan_out(nodes: usize, pairs: usize, stock: bool) -> Result<()> {
         scenario.plane.wait_until_idle(PATIENCE).await?;
         let reference = timed(&scenario, "small", "100m").await?;
         clear(&scenario, "small").await?;
-        scenario.start().await;
+        scenario.start_as_installed().await;
         scenario.plane.wait_until_idle(PATIENCE).await?;
         let before = scenario.cpu_time()?;
         let measured = timed(&scenario, "large", "1").await?;
@@ -165,34 +177,106 @@ async fn single(count: usize) -> Result<()> {
     scenario.virtual_node("virtual-0", "0.04").await;
     let selector = json!({"podSelector": {"matchLabels": {"single": "yes"}}});
     scenario.policy("single", "single", dedicated_first(&["virtual-0"]), selector).await;
-    scenario.start().await;
+    scenario.start_as_installed().await;
     scenario.plane.wait_until_idle(PATIENCE).await?;
     // The library's own client adds a delayed acknowledgement to every POST, which is not what is measured here.
     let client = scheduler_extender::run::connect(Some(&scenario.plane.kubeconfig_path(User::Admin)), "bench").await?;
+    let times = one_by_one(&client, "single", count, "2", json!({"single": "yes"})).await?;
+    println!("single pod, created to bound on the virtual node, {count} pods: {}", spread(times));
+    Ok(())
+}
+
+/// Creates pods one after another, each when the last one has a node, and says how long each took from its POST.
+async fn one_by_one(client: &Client, prefix: &str, count: usize, cpu: &str, labels: Value) -> Result<Vec<Duration>> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let mut times = Vec::new();
     for number in 0..count {
-        let app = format!("single-{number}");
-        let bound = watch_bound(&client, &app, 1);
+        let app = format!("{prefix}-{number}");
+        let bound = watch_bound(client, &app, 1);
         tokio::pin!(bound);
         tokio::select! {
             ended = &mut bound => bail!("the watch ended early: {ended:?}"),
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
-        let pod = json!({"metadata": {"name": app, "labels": {"app": app, "single": "yes"}},
-            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}}}]}});
+        let mut pod = json!({"metadata": {"name": app, "labels": labels},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}]}});
+        pod["metadata"]["labels"]["app"] = json!(app);
         let posted = Instant::now();
         pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
         times.push(tokio::time::timeout(PATIENCE, bound).await.context("a pod without a node")??.duration_since(posted));
     }
+    Ok(times)
+}
+
+fn spread(mut times: Vec<Duration>) -> String {
     times.sort();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1000.0;
-    println!(
-        "single pod, created to bound on the virtual node, {count} pods: p50 {:.1} ms, p90 {:.1} ms, max {:.1} ms",
-        at(50),
-        at(90),
-        at(100)
-    );
+    format!("p50 {:.1} ms, p90 {:.1} ms, max {:.1} ms", at(50), at(90), at(100))
+}
+
+/// Pods that are there already and wait: how many a second go to a virtual node when they may.
+async fn backlog(count: usize, rounds: usize) -> Result<()> {
+    let scenario = Scenario::new(Extender::Absent).await;
+    scenario.dedicated(1, "1").await;
+    scenario.virtual_node("virtual-0", "0.04").await;
+    scenario.start_as_installed().await;
+    for round in 1..=rounds {
+        let name = format!("backlog-{round}");
+        let policy = async |hold: &str| {
+            scenario.policy(&name, &name, dedicated_first(&["virtual-0"]), json!({"stopPolicy": hold})).await;
+        };
+        policy("Hold").await;
+        scenario.job(&name, u32::try_from(count)?, "2", json!({})).await;
+        wait_until("all are refused", PATIENCE, async || {
+            let pods = scenario.plane.pods(NAMESPACE, &format!("app={name}")).await?;
+            let refused = pods.iter().filter(|pod| scenario::is_refused(pod)).count();
+            anyhow::ensure!(refused == count, "{refused} of {count}");
+            Ok(())
+        })
+        .await?;
+        scenario.plane.wait_until_idle(PATIENCE).await?;
+        let bound = watch_bound(&scenario.client, &name, count);
+        tokio::pin!(bound);
+        tokio::select! {
+            ended = &mut bound => bail!("the watch ended early: {ended:?}"),
+            () = tokio::time::sleep(Duration::from_millis(1000)) => {}
+        }
+        let (before, started) = (scenario.cpu_time()?, Instant::now());
+        policy("None").await;
+        let took = tokio::time::timeout(PATIENCE, bound).await.context("pods without a node")??.duration_since(started);
+        let cpu = scenario.cpu_time()?.saturating_sub(before);
+        println!(
+            "{count} waiting pods bound in {:.2} s: {:.0} a second, {:.2} ms of CPU for each",
+            took.as_secs_f64(),
+            count as f64 / took.as_secs_f64(),
+            cpu.as_secs_f64() * 1000.0 / count as f64
+        );
+        clear(&scenario, &name).await?;
+    }
+    Ok(())
+}
+
+/// What pods that wait cost a pod that no policy selects.
+async fn bystanders(waiting: usize, rounds: usize) -> Result<()> {
+    /// Pods of one half of a round.
+    const SAMPLE: usize = 50;
+    let scenario = Scenario::new(Extender::Absent).await;
+    scenario.dedicated(10, "16").await;
+    scenario.virtual_node("virtual-0", "0.04").await;
+    scenario.policy("waiting", "waiting", dedicated_first(&["virtual-0"]), json!({"stopPolicy": "Hold"})).await;
+    scenario.job("waiting", u32::try_from(waiting)?, "32", json!({})).await;
+    let client = scheduler_extender::run::connect(Some(&scenario.plane.kubeconfig_path(User::Admin)), "bench").await?;
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        scenario.plane.wait_until_idle(PATIENCE).await?;
+        without.extend(one_by_one(&client, &format!("without-{round}"), SAMPLE, "1m", json!({})).await?);
+        scenario.start_as_installed().await;
+        scenario.plane.wait_until_idle(PATIENCE).await?;
+        with.extend(one_by_one(&client, &format!("with-{round}"), SAMPLE, "1m", json!({})).await?);
+        scenario.kill();
+    }
+    println!("unrelated pods while {waiting} wait, created to bound, without Spillway: {}", spread(without));
+    println!("unrelated pods while {waiting} wait, created to bound, with Spillway:    {}", spread(with));
     Ok(())
 }
 

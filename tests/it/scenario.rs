@@ -112,8 +112,23 @@ impl Scenario {
 
     /// Starts Spillway with further flags. There is only this one; see [`Scenario::replica`] for several.
     pub(crate) async fn start_with(&self, flags: &[&str]) {
-        let flags = [&["--leader-elect=false"], flags].concat();
-        let process = self.run("spillway", (self.extender, self.admin), &self.kubeconfig, &flags);
+        self.start_process(&[&["--leader-elect=false"], flags].concat()).await;
+    }
+
+    /// Starts Spillway with everything that an installation has, leader election too, and waits until it leads.
+    #[allow(dead_code, reason = "only the benchmarks need the one process so")]
+    pub(crate) async fn start_as_installed(&self) {
+        self.start_process(&[]).await;
+        wait_until("it leads", PATIENCE, async || {
+            ensure!(self.metric("spillway_leader ").await == 1.0, "it does not");
+            Ok(())
+        })
+        .await
+        .expect("nobody else is there");
+    }
+
+    async fn start_process(&self, flags: &[&str]) {
+        let process = self.run("spillway", (self.extender, self.admin), &self.kubeconfig, flags);
         *self.spillway.lock().expect("no test panics while it holds this") = Some(process);
         self.ready("spillway", self.admin).await;
     }
