@@ -14,6 +14,7 @@ mod expressions;
 mod extender;
 mod extender_protocol;
 mod failure;
+mod failure_domains;
 mod guard;
 mod metrics;
 mod placement;

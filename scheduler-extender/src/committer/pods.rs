@@ -117,6 +117,10 @@ pub(super) struct Burst {
 impl Committer {
     pub(super) fn observe_pod(&mut self, pod: &Pod, read: bool, now: Timestamp) {
         let Some(key) = key(pod) else { return };
+        // An answer that comes after the news that the pod is gone must not bring it back.
+        if read && !self.pods.contains_key(&key.uid) {
+            return;
+        }
         let spec = pod.spec.as_ref();
         match spec.and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty()) {
             Some(node) => self.observe_bound(&key, pod, node, now),

@@ -91,6 +91,26 @@ fn a_pod_that_was_bound_and_is_gone_before_anybody_saw_it_has_cost_something() {
 }
 
 #[test]
+fn a_pod_that_is_gone_is_not_brought_back_by_a_late_reading() {
+    let mut cluster = synced(1, dedicated_first());
+    cluster.answer = None;
+    cluster.pod("a", json!({}));
+    cluster.pod("b", json!({}));
+    cluster.settle();
+    let uid = cluster.held[0].pod.uid.clone();
+    cluster.tell(Event::BindingAnswered { uid: uid.clone(), answer: BindingAnswer::Conflict });
+    assert!(cluster.committer.step(cluster.now).iter().any(|intent| matches!(intent, Intent::Read { .. })));
+    // It had found the place on the dedicated node; it was seen there, and went.
+    let on_dedicated = json!({"spec": {"nodeName": "dedicated-0"}});
+    cluster.pod("b", on_dedicated.clone());
+    cluster.tell(Event::PodGone { uid });
+    let late = cluster.pod_object("b", on_dedicated);
+    cluster.tell(Event::PodRead(Box::new(from(late))));
+    cluster.settle();
+    assert_eq!(cluster.committer.lines.waiting_with_room(), 1, "the place is free for the other one");
+}
+
+#[test]
 fn a_patch_that_fails_is_tried_again() {
     let mut cluster = synced(0, dedicated_first());
     cluster.pod("a", json!({}));
