@@ -6,7 +6,7 @@ use kube::api::{DeleteParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Value, json};
 use tokio::process::Command;
-use world::control_plane::{User, wait_until};
+use world::control_plane::{User, place_of, wait_until};
 
 use crate::scenario::{Extender, NAMESPACE, PATIENCE, Scenario, dedicated_first, program};
 
@@ -63,14 +63,12 @@ async fn the_doctor_finds_what_is_wrong_and_nothing_where_all_is_well() {
     let first = json!([{"name": "serverless", "virtualNodes": ["virtual-0"]}, {"name": "dedicated"}]);
     scenario.policy("lame", "lame", first, json!({})).await;
     scenario.object_condition("BurstPolicy", "lame", "Ready", "True", "Accepted").await;
-    // Without a selector, so that no controller takes the endpoints back.
+    // The only pod behind it finds no room on the dedicated node.
+    scenario.pod("fine-0", "fine", "8", json!({})).await;
+    assert_eq!(place_of(&scenario.bound("fine-0").await), Some("virtual-0"));
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": NAMESPACE},
-        "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+        "spec": {"type": "NodePort", "ports": [{"port": 80}], "selector": {"app": "fine"}}});
     scenario.apply(service).await.expect("a Service");
-    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": "web-1", "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": "web"}},
-        "endpoints": [{"addresses": ["10.1.2.3"], "nodeName": "virtual-0"}], "ports": [{"port": 80}]});
-    scenario.apply(slice).await.expect("an EndpointSlice");
     let roles: Api<ClusterRole> = Api::all(scenario.client.clone());
     let mut role = roles.get("spillway").await.expect("deploy/rbac.yaml");
     let evicts = |rule: &PolicyRule| rule.resources.iter().flatten().any(|resource| resource == "pods/eviction");

@@ -1,5 +1,6 @@
 //! What failures do to a fan-out (nothing), what pods cost in the end, and what people are told.
 
+mod compaction;
 mod down;
 mod drill;
 mod leader;

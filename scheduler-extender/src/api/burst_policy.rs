@@ -46,7 +46,7 @@ use super::{InForce, PodResources, schema};
         name = "Spend",
         type_ = "string",
         json_path = ".status.spend",
-        description = "Money accrued by pods of this policy since Spillway has known them"
+        description = "What pods of this policy have cost so far"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
@@ -347,7 +347,8 @@ pub struct BurstPolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready`: the policy is in force. `TiersResolved`: every virtual node that it names exists.
-    /// `Conflicting`: another policy with the same weight selects some of the same pods.
+    /// `Conflicting`: another policy with the same weight selects some of the same pods. `AdmissionInForce`: new pods are marked
+    /// for the extender, or gated, as the policy asks for; only where it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -358,9 +359,13 @@ pub struct BurstPolicyStatus {
     /// them uses up a budget or a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditSummary>,
-    /// Money accrued by pods of this policy, as a decimal number.
+    /// What pods of this policy have cost so far, those that are gone included, as a decimal number. Written every 10 seconds
+    /// while they run. What pods have cost since it was last written that went while Spillway was down is not in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spend: Option<String>,
+    /// The part of `spend` that pods have cost which are gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<String>,
     /// Currency of `spend`, ISO 4217.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,

@@ -257,9 +257,13 @@ pub struct VirtualNodeStatus {
     /// Number of pods on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<i64>,
-    /// Money accrued by pods on it, as a decimal number in the currency of `prices`.
+    /// What pods on it have cost so far, those that are gone included, as a decimal number in the currency of `prices`. Written
+    /// every 10 seconds while they run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spend: Option<String>,
+    /// The part of `spend` that pods have cost which are gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<String>,
     /// The last specification that could be used, while the present one cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_force: Option<InForce>,

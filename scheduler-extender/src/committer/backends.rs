@@ -11,6 +11,7 @@ use policy::selector::{Labels, Requirement, Selector};
 use policy::virtual_node::{Closed, Limits};
 
 use super::pods::{Phase, PodRecord};
+use super::status::Observed;
 use super::{Committer, PolicyObject};
 use crate::api::names::{NODE_TYPE_LABEL, VIRTUAL_NODE_TAINT, VIRTUAL_NODE_TYPE};
 use crate::guards::Subjects;
@@ -140,11 +141,12 @@ impl Committer {
 
     pub(super) fn observe_virtual_node(&mut self, object: &api::VirtualNode) {
         let Some(name) = object.metadata.name.as_deref().map(Arc::<str>::from) else { return };
-        self.statuses.observe(
-            super::StatusKind::VirtualNode,
-            &name,
-            object.status.as_ref().map(|status| status.conditions.as_slice()),
-        );
+        let observed = object.status.as_ref().map_or_else(Observed::default, |status| Observed {
+            conditions: &status.conditions,
+            spend: status.spend.as_deref(),
+            settled: status.settled.as_deref(),
+        });
+        self.statuses.observe(super::StatusKind::VirtualNode, &name, observed);
         let compiled = compile::virtual_node(object, &self.settings.currency);
         let quota = object.status.as_ref().and_then(|status| status.quota.as_ref()).map(compile::limits).transpose();
         let before = self.virtual_nodes.objects.remove(&name);
@@ -320,11 +322,12 @@ impl Committer {
 
     pub(super) fn observe_policy(&mut self, object: &api::BurstPolicy) {
         let Some(name) = object.metadata.name.as_deref().map(Arc::<str>::from) else { return };
-        self.statuses.observe(
-            super::StatusKind::Policy,
-            &name,
-            object.status.as_ref().map(|status| status.conditions.as_slice()),
-        );
+        let observed = object.status.as_ref().map_or_else(Observed::default, |status| Observed {
+            conditions: &status.conditions,
+            spend: status.spend.as_deref(),
+            settled: status.settled.as_deref(),
+        });
+        self.statuses.observe(super::StatusKind::Policy, &name, observed);
         let generation = object.metadata.generation.unwrap_or(0);
         if self.policies.get(&name).is_some_and(|known| known.generation == generation) {
             return;

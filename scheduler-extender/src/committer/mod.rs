@@ -24,6 +24,7 @@ mod lines;
 mod notes;
 mod pods;
 mod settle;
+mod spend;
 mod starts;
 mod state;
 mod status;
@@ -48,6 +49,7 @@ use crate::api;
 use crate::guards::Subjects;
 use crate::hygiene::{Check, Repair};
 use crate::metrics::Metrics;
+use crate::pod_admission;
 use crate::selection::{LocalServices, Policies};
 
 pub use explain::Explained;
@@ -146,6 +148,8 @@ pub enum Event {
     },
     /// The guards that speak of these Nodes, and of no others, are in force.
     Guarded(Arc<Subjects>),
+    /// Marker and gate are in force as far as they can be.
+    PodAdmission(Arc<pod_admission::Outcome>),
     /// The answer to [`Intent::RepairNode`], if it was done.
     NodeRepaired(Vec<Check>),
     /// An [`Intent::WriteStatus`] has failed: the status is still to be written.
@@ -393,6 +397,8 @@ pub struct Committer {
     compiled: Arc<Policies>,
     /// Policies that only age or name keep apart: the one that decides, and the other. Forgotten when any policy changes.
     conflicts: BTreeSet<(Arc<str>, Arc<str>)>,
+    /// What became of marker and gate.
+    pod_admission: Arc<pod_admission::Outcome>,
     namespaces: Arc<Namespaces>,
     services: Arc<LocalServices>,
 
@@ -453,6 +459,7 @@ impl Committer {
             policies: BTreeMap::new(),
             compiled: Arc::default(),
             conflicts: BTreeSet::new(),
+            pod_admission: Arc::default(),
             namespaces: Arc::default(),
             services: Arc::default(),
             dedicated: DedicatedNodes::default(),
@@ -511,6 +518,7 @@ impl Committer {
             Event::EvictionAnswered { uid, answer } => self.eviction_answered(&uid, answer, now),
             Event::GateLifted { uid } => self.gate_lifted(&uid, now),
             Event::Guarded(subjects) => self.guarded(&subjects),
+            Event::PodAdmission(outcome) => self.pod_admission = outcome,
             Event::NodeRepaired(checks) => self.metrics.hygiene_repaired(&checks),
             Event::StatusNotWritten { kind, name } => self.statuses.written_in_vain(kind, &name),
             Event::ExtenderAsked => self.extender_asked = true,

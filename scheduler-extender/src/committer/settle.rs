@@ -8,7 +8,7 @@ use policy::virtual_node::Provider;
 use policy::{Money, Timestamp};
 
 use super::pods::{Burst, Phase, PodRecord, ended, not_scheduled};
-use super::{Committer, Intent, PodKey};
+use super::{Committer, Intent, PodKey, StatusKind};
 use crate::api::names::VIRTUAL_NODE_TAINT;
 use crate::metrics::Spender;
 use crate::record::Record;
@@ -131,7 +131,9 @@ impl Committer {
         self.ledger.adjust(uid, bill);
         self.tell(uid, bill);
         self.ledger.retire(uid);
-        self.pods.remove(uid);
+        if let Some(PodRecord { phase: Phase::Burst(burst), .. }) = self.pods.remove(uid) {
+            self.settle(&record, burst.told);
+        }
         self.wave.untidy.remove(uid);
         self.forget_eviction(uid);
         self.starts.to_delete.remove(uid);
@@ -146,10 +148,18 @@ impl Committer {
         self.lines.leave(flight.waiting.class, &mut self.dedicated);
         let record = &flight.planned.record;
         self.backends.vacate(&record.virtual_node, &record.policy, &record.tier, &record.usage);
+        let bill = record.bill(Some(record.at), now);
         self.ledger.commit(uid);
-        self.ledger.adjust(uid, record.bill(Some(record.at), now));
+        self.ledger.adjust(uid, bill);
         self.ledger.retire(uid);
+        self.settle(&flight.planned.record, bill);
         self.reconsider();
+    }
+
+    /// The statuses go on showing what a pod has cost that is gone.
+    fn settle(&mut self, record: &Record, cost: Money) {
+        self.statuses.settle(StatusKind::Policy, &record.policy, cost);
+        self.statuses.settle(StatusKind::VirtualNode, &record.virtual_node, cost);
     }
 
     /// Pods that run longer than they were quoted for cost more than is reserved; the cost counters follow what runs.

@@ -9,9 +9,12 @@ use policy::{Money, Rate, Timestamp};
 use serde_json::json;
 
 use super::pods::Phase;
+use super::spend::{Shown, Spend};
 use super::{Committer, Intent, StatusKind};
 use crate::hygiene::Check;
 use crate::metrics::{self, BackendState, BudgetState, Burn, Gauges, Pods, PolicyState, PriceState};
+use crate::pod_admission;
+use crate::record::Record;
 
 /// What was last written.
 #[derive(Default)]
@@ -21,16 +24,38 @@ pub(super) struct Statuses {
 
 #[derive(Default)]
 struct Known {
+    seen: bool,
     conditions: Vec<Condition>,
+    spend: Spend,
     written: Option<serde_json::Value>,
+}
+
+/// What is read of a status.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Observed<'a> {
+    pub(super) conditions: &'a [Condition],
+    pub(super) spend: Option<&'a str>,
+    pub(super) settled: Option<&'a str>,
 }
 
 // === impl Statuses ===
 
 impl Statuses {
-    /// The object's conditions as they stand.
-    pub(super) fn observe(&mut self, kind: StatusKind, name: &Arc<str>, conditions: Option<&[Condition]>) {
-        self.known.entry((kind, name.clone())).or_default().conditions = conditions.unwrap_or_default().to_vec();
+    /// The object's status as it stands.
+    pub(super) fn observe(&mut self, kind: StatusKind, name: &Arc<str>, status: Observed<'_>) {
+        let known = self.known.entry((kind, name.clone())).or_default();
+        known.conditions = status.conditions.to_vec();
+        // Later ones are our own.
+        if !std::mem::replace(&mut known.seen, true) {
+            known.spend.inherit(status.spend, status.settled);
+        }
+    }
+
+    /// A pod is gone that has cost so much.
+    pub(super) fn settle(&mut self, kind: StatusKind, name: &Arc<str>, cost: Money) {
+        if let Some(known) = self.known.get_mut(&(kind, name.clone())) {
+            known.spend.settle(cost);
+        }
     }
 
     /// Nobody has seen what was last written; the next look writes it again.
@@ -50,6 +75,7 @@ impl Statuses {
 impl Committer {
     /// Writes the statuses that have changed.
     pub(super) fn write_statuses(&mut self, now: Timestamp) {
+        let present = self.cost_of_present();
         for (kind, name, generation, conditions, mut status) in
             self.policy_statuses().into_iter().chain(self.virtual_node_statuses())
         {
@@ -60,6 +86,10 @@ impl Committer {
                     condition(&known.conditions, kind, *holds, reason, message, Some(generation), now)
                 })
                 .collect();
+            let present = present.get(&(kind, name.clone())).copied().unwrap_or_default();
+            let Shown { spend, settled } = known.spend.show(present, now);
+            status["spend"] = json!(spend.to_string());
+            status["settled"] = json!(settled.to_string());
             status["observedGeneration"] = json!(generation);
             status["conditions"] = serde_json::to_value(&conditions).unwrap_or_default();
             if known.written.as_ref() == Some(&status) {
@@ -72,6 +102,20 @@ impl Committer {
             }
             self.intents.push(Intent::WriteStatus { kind, name, status });
         }
+    }
+
+    /// What pods have cost so far that are there, by policy and by virtual node.
+    fn cost_of_present(&self) -> HashMap<(StatusKind, Arc<str>), Money> {
+        let mut present: HashMap<(StatusKind, Arc<str>), Money> = HashMap::new();
+        for record in self.pods.values() {
+            let Phase::Burst(burst) = &record.phase else { continue };
+            let Record { policy, virtual_node, .. } = &burst.record;
+            for of in [(StatusKind::Policy, policy.clone()), (StatusKind::VirtualNode, virtual_node.clone())] {
+                let sum = present.entry(of).or_default();
+                *sum = sum.saturating_add(burst.told);
+            }
+        }
+        present
     }
 
     fn policy_statuses(&self) -> Vec<Wanted> {
@@ -124,7 +168,15 @@ impl Committer {
             if object.invalid.is_some() && object.good.is_some() {
                 status["inForce"] = json!(object.good);
             }
-            (StatusKind::Policy, name.clone(), object.generation, vec![ready, resolved, self.conflicting(name)], status)
+            let mut conditions = vec![ready, resolved, self.conflicting(name)];
+            // Where somebody else keeps the guards, nobody here knows.
+            let admission = object.compiled.as_ref().filter(|_| self.settings.await_guards);
+            conditions.extend(
+                admission
+                    .and_then(|compiled| self.pod_admission.of(compiled))
+                    .map(|(holds, reason, message)| (pod_admission::IN_FORCE, holds, reason, message)),
+            );
+            (StatusKind::Policy, name.clone(), object.generation, conditions, status)
         });
         statuses.collect()
     }

@@ -59,7 +59,16 @@ fn is_ours(view: &View<'_>, node: &str) -> bool {
 
 /// What policies ask for at admission, and whether it is there; without the API, what to write by hand.
 pub(super) fn pod_admission(view: &View<'_>) -> Vec<Said> {
-    let wanted = wanted_admission(&view.compiled);
+    // Those that are left out say so themselves.
+    let left_out = view.cluster.policies.iter().filter_map(|policy| {
+        let conditions = policy.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let refused = conditions.iter().any(|one| {
+            one.type_ == pod_admission::IN_FORCE && one.status == "False" && ["Refused", "TooLarge"].contains(&&*one.reason)
+        });
+        let name = policy.metadata.name.as_deref().filter(|_| refused)?;
+        Some((name.into(), pod_admission::Obstacle::TooLarge))
+    });
+    let wanted = wanted_admission(&view.compiled, &left_out.collect());
     let mut said = Vec::new();
     for object in wanted.iter().filter(|object| object["kind"] == "MutatingAdmissionPolicy") {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
@@ -106,7 +115,7 @@ pub(super) fn objects(view: &View<'_>) -> Vec<Said> {
             said.push((Level::Todo, about, "has no status: nobody has looked at it".to_owned(), next));
             continue;
         };
-        let good = ["Ready", "TiersResolved", "HygieneCompliant", "BackendHealthy"];
+        let good = ["Ready", "TiersResolved", "HygieneCompliant", "BackendHealthy", pod_admission::IN_FORCE];
         let bad = conditions.iter().filter(|one| good.contains(&one.type_.as_str()) && one.status == "False");
         said.extend(bad.map(|one| {
             let message = format!("{}=False, {}: {}", one.type_, one.reason, one.message);

@@ -79,6 +79,25 @@ impl AdmissionPolicies {
         Ok(())
     }
 
+    /// What the API server says against this object, if it would not take it. Nothing is written.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or for another reason than the object.
+    pub async fn refusal(&self, object: &Value) -> anyhow::Result<Option<String>> {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let Some(resource) = self.resource(kind) else { return Ok(None) };
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let params = PatchParams { dry_run: true, ..PatchParams::apply(MANAGER).force() };
+        let answer = api.patch(&name(object), &params, &Patch::Apply(&served(object, &resource))).await;
+        match answer.map_err(anyhow::Error::from) {
+            Ok(_) => Ok(None),
+            Err(error) => match refused(&error) {
+                Some(message) => Ok(Some(cause(message))),
+                None => Err(error).with_context(|| format!("asking about {kind} {}", name(object))),
+            },
+        }
+    }
+
     /// Deletes what belongs to the component and is not wanted (any more).
     ///
     /// # Errors
@@ -113,8 +132,7 @@ impl AdmissionPolicies {
     async fn apply(&self, object: &Value, resource: &ApiResource) -> anyhow::Result<Duration> {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
         let name = name(object);
-        let mut object = object.clone();
-        object["apiVersion"] = Value::from(resource.api_version.as_str());
+        let object = served(object, resource);
         let before = api.get_opt(&name).await?.and_then(|present| present.metadata.resource_version);
         let applied = api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)).await?;
         if applied.metadata.resource_version != before {
@@ -125,6 +143,27 @@ impl AdmissionPolicies {
             .map_or(Duration::ZERO, |time| Duration::try_from(jiff::Timestamp::now().duration_since(time.0)).unwrap_or_default());
         Ok((SETTLES + RESOLUTION).saturating_sub(age).min(SETTLES))
     }
+}
+
+/// What the API server has to say against an object that it does not take, if that is what an error is about.
+pub(super) fn refused(error: &anyhow::Error) -> Option<&str> {
+    match error.downcast_ref::<kube::Error>()? {
+        kube::Error::Api(status) if [400, 413, 422].contains(&status.code) => Some(&status.message),
+        _ => None,
+    }
+}
+
+/// The API server repeats an expression before and after what it has to say about it.
+fn cause(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    line.rfind("ERROR: ").map_or(line, |start| &line[start..]).to_owned()
+}
+
+/// The object in the version that the API server has.
+fn served(object: &Value, resource: &ApiResource) -> Value {
+    let mut object = object.clone();
+    object["apiVersion"] = Value::from(resource.api_version.as_str());
+    object
 }
 
 fn name(object: &Value) -> String {

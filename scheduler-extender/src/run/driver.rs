@@ -64,7 +64,7 @@ impl Driver {
         let mut keepers = JoinSet::new();
         keepers.spawn(guarding::keep(fenced.clone(), &settings, handle.clone(), events.clone()));
         keepers.spawn(daemon_sets::keep_off(fenced.clone(), settings.keep_off_daemon_sets, handle.clone(), metrics.clone()));
-        keepers.spawn(marking::keep(fenced.clone(), settings.await_guards, handle.clone()));
+        keepers.spawn(marking::keep(fenced.clone(), settings.await_guards, handle.clone(), events.clone()));
         if settings.observe_backends {
             let clouds = Arc::new(observing::Clouds::new(client.clone(), &*settings.currency, metrics.clone()));
             keepers.spawn(observing::keep(fenced.clone(), clouds, settings.currency.to_string()));

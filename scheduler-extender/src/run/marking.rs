@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Handle;
-use super::admission::AdmissionPolicies;
-use crate::pod_admission;
+use super::admission::{AdmissionPolicies, refused};
+use crate::committer::Event;
+use crate::pod_admission::{self, LeftOut, Obstacle, Outcome, asks, too_large};
 use crate::selection::Policies;
 
 /// How often the policies are looked at.
@@ -21,24 +22,40 @@ const RETRY: Duration = Duration::from_secs(2);
 /// An answer that takes longer is as good as none; putting policies in force takes two seconds by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Applies and removes the generated policies as BurstPolicies come, change and go, for ever.
-pub(super) async fn keep(client: Client, apply: bool, handle: Handle) -> anyhow::Result<()> {
+/// Applies and removes the generated policies as BurstPolicies come, change and go, for ever, and tells what became of them.
+pub(super) async fn keep(client: Client, apply: bool, handle: Handle, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     if !apply {
         return std::future::pending().await;
     }
-    let mut applied: Option<(Arc<Policies>, Instant)> = None;
+    let mut last: Option<(Outcome, Instant)> = None;
     let mut warned = false;
     loop {
         sleep(LOOK).await;
         let state = handle.published.load_full();
-        let current =
-            applied.as_ref().is_some_and(|(policies, at)| Arc::ptr_eq(policies, &state.policies) && at.elapsed() < REPEAT);
-        if !state.synced || current {
+        let before = last.as_ref().filter(|(outcome, _)| Arc::ptr_eq(&outcome.policies, &state.policies));
+        if !state.synced || before.is_some_and(|(_, at)| at.elapsed() < REPEAT) {
             continue;
         }
-        let wanted = pod_admission::pod_admission(&state.policies);
-        match timeout(PATIENCE, put_in_force(&client, &wanted, &mut warned)).await {
-            Ok(Ok(())) => applied = Some((state.policies.clone(), Instant::now())),
+        // Who was refused once is not asked again, as long as nothing changes.
+        let left_out = before.map_or_else(|| too_large(&state.policies), |(outcome, _)| outcome.left_out.clone());
+        match timeout(PATIENCE, put_in_force(&client, &state.policies, left_out)).await {
+            Ok(Ok(outcome)) => {
+                if !outcome.supported
+                    && outcome.policies.iter().any(|policy| asks(policy))
+                    && !std::mem::replace(&mut warned, true)
+                {
+                    tracing::warn!(
+                        "this API server has no MutatingAdmissionPolicies: `spillway doctor` says what to write into pod templates"
+                    );
+                }
+                if before.is_none() {
+                    for (policy, obstacle) in &outcome.left_out {
+                        tracing::warn!(policy = &**policy, ?obstacle, "policy left out of what is done to pods at admission");
+                    }
+                }
+                events.send(Event::PodAdmission(Arc::new(outcome.clone()))).await?;
+                last = Some((outcome, Instant::now()));
+            }
             Ok(Err(error)) => {
                 tracing::warn!(error = format!("{error:#}"), "admission policies for pods not applied; it is tried again");
                 sleep(RETRY).await;
@@ -48,13 +65,30 @@ pub(super) async fn keep(client: Client, apply: bool, handle: Handle) -> anyhow:
     }
 }
 
-async fn put_in_force(client: &Client, wanted: &[Value], warned: &mut bool) -> anyhow::Result<()> {
-    let policies = AdmissionPolicies::of(client, pod_admission::COMPONENT).await?;
-    if !policies.can_mutate() && !wanted.is_empty() && !std::mem::replace(warned, true) {
-        tracing::warn!(
-            "this API server has no MutatingAdmissionPolicies: `spillway doctor` says what to write into pod templates"
-        );
+async fn put_in_force(client: &Client, policies: &Arc<Policies>, mut left_out: LeftOut) -> anyhow::Result<Outcome> {
+    let admission = AdmissionPolicies::of(client, pod_admission::COMPONENT).await?;
+    let mut wanted = pod_admission::pod_admission(policies, &left_out);
+    if let Err(error) = admission.put_in_force(&wanted).await {
+        // One of them may be to blame for it: the others are put in force without it.
+        let blamed = if refused(&error).is_some() { refusals(&admission, policies).await? } else { LeftOut::new() };
+        if blamed.is_empty() {
+            return Err(error);
+        }
+        left_out.extend(blamed);
+        wanted = pod_admission::pod_admission(policies, &left_out);
+        admission.put_in_force(&wanted).await?;
     }
-    policies.put_in_force(wanted).await?;
-    policies.prune(wanted).await
+    admission.prune(&wanted).await?;
+    Ok(Outcome { policies: policies.clone(), supported: admission.can_mutate(), left_out })
+}
+
+/// Those that the API server does not take even if they are alone.
+async fn refusals(admission: &AdmissionPolicies, policies: &Policies) -> anyhow::Result<LeftOut> {
+    let mut refusals = LeftOut::new();
+    for (name, alone) in pod_admission::each_alone(policies) {
+        if let Some(message) = admission.refusal(&alone).await? {
+            refusals.insert(name, Obstacle::Refused(message));
+        }
+    }
+    Ok(refusals)
 }

@@ -1,6 +1,7 @@
 //! From the quote to the bill: what a budget says when pods have ended is what they have really cost, to the last nano.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
@@ -8,8 +9,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::DeleteParams;
 use policy::Money;
+use scheduler_extender::api;
 use serde_json::json;
-use world::control_plane::wait_until;
+use world::control_plane::{Component, wait_until};
 
 use crate::scenario::{Extender, NAMESPACE, PATIENCE, Scenario, record};
 
@@ -27,6 +29,7 @@ async fn the_books_end_at_what_the_pods_really_cost() {
     }
     scenario.budget("nightly", "10").await;
     scenario.start().await;
+    let started = Instant::now();
 
     for (index, app) in ["quick", "long"].into_iter().cycle().take(12).enumerate() {
         run_for(&scenario, &format!("{app}-{index}"), app, index % 4 + 1).await;
@@ -37,8 +40,11 @@ async fn the_books_end_at_what_the_pods_really_cost() {
     let all: Money = bills.values().copied().sum();
     assert!(pods.iter().all(|pod| bill(pod) < record(pod).quote), "they were quoted for an hour");
     books(&scenario, Money::ZERO, all, Money::ZERO).await;
+    let of = |app: &str| -> Money { bills.iter().filter(|(name, _)| name.starts_with(app)).map(|(_, bill)| *bill).sum() };
+    let (quick, long) = (of("quick"), of("long"));
     again(&scenario, || async {}).await;
     books(&scenario, Money::ZERO, all, Money::ZERO).await;
+    spends(&scenario, (quick, Money::ZERO), (long, Money::ZERO)).await;
 
     // What is deleted stays spent, over a restart, too.
     let (gone, kept): (Vec<_>, Vec<_>) = bills.iter().partition(|(name, _)| name.starts_with("quick"));
@@ -47,6 +53,7 @@ async fn the_books_end_at_what_the_pods_really_cost() {
         delete(&scenario, name).await;
     }
     books(&scenario, sum(&gone), sum(&kept), Money::ZERO).await;
+    spends(&scenario, (quick, quick), (long, Money::ZERO)).await;
     again(&scenario, || async {}).await;
     books(&scenario, sum(&gone), sum(&kept), Money::ZERO).await;
 
@@ -54,6 +61,38 @@ async fn the_books_end_at_what_the_pods_really_cost() {
     let (last, rest) = kept.split_last().expect("six");
     again(&scenario, || delete(&scenario, last.0)).await;
     books(&scenario, sum(&gone).saturating_add(*last.1), sum(rest), *last.1).await;
+    spends(&scenario, (quick, quick), (long, *last.1)).await;
+
+    // However much happens, a status is written once a second at most.
+    let metrics = scenario.plane.metrics(Component::ApiServer).await.expect("metrics");
+    let writes = metrics.lines().filter(|line| {
+        line.starts_with("apiserver_request_total")
+            && line.contains(r#"resource="burstpolicies""#)
+            && line.contains(r#"verb="APPLY""#)
+            && line.contains(r#"subresource="status""#)
+    });
+    let writes: f64 = writes.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+    println!("{writes} writes of two policies' statuses in {:?}", started.elapsed());
+    assert!(writes > 0.0 && writes <= 2.0 * (started.elapsed().as_secs_f64() + 4.0), "{writes} in {:?}", started.elapsed());
+}
+
+/// Waits until the statuses of both policies and of their virtual nodes say what pods have cost, in all and of that those that
+/// are gone.
+async fn spends(scenario: &Scenario, quick: (Money, Money), long: (Money, Money)) {
+    let policies: Api<api::BurstPolicy> = Api::all(scenario.client.clone());
+    let nodes: Api<api::VirtualNode> = Api::all(scenario.client.clone());
+    let said = wait_until("the statuses say what pods have cost", PATIENCE, async || {
+        for (policy, node, (spend, settled)) in [("quick", "virtual-0", quick), ("long", "fargate-0", long)] {
+            let expected = Some((spend.to_string(), settled.to_string()));
+            let status = policies.get(policy).await?.status.context("no status")?;
+            ensure!(status.spend.clone().zip(status.settled.clone()) == expected, "{policy}: {status:?}, not {expected:?}");
+            ensure!(status.currency.as_deref() == Some("USD"), "{status:?}");
+            let status = nodes.get(node).await?.status.context("no status")?;
+            ensure!(status.spend.clone().zip(status.settled.clone()) == expected, "{node}: {status:?}, not {expected:?}");
+        }
+        Ok(())
+    });
+    said.await.unwrap_or_else(|error| panic!("{error:#}\n{}", scenario.log()));
 }
 
 async fn run_for(scenario: &Scenario, name: &str, app: &str, seconds: usize) {

@@ -2,7 +2,9 @@
 
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use kube::api::PostParams;
+use scheduler_extender::api;
 use serde_json::{Value, json};
 use world::control_plane::{place_of, wait_until};
 
@@ -114,6 +116,58 @@ async fn pods_are_marked_as_their_policy_wants_it_and_nobody_else_is_touched() {
         scenario.delete("BurstPolicy", name).await;
     }
     until(&scenario, "nobody is marked any more", "in", |pod| mark(pod).is_none()).await;
+}
+
+/// Spillway takes it; the API server wants the elements of a list to be of one type.
+const REFUSED: &str = "[1, 'a'].size() == 2";
+
+#[tokio::test]
+async fn a_policy_that_the_api_server_does_not_take_harms_only_itself() {
+    let scenario = Scenario::new(Extender::Absent).await;
+    scenario.virtual_node("virtual-0", "0.04").await;
+    let tiers = || dedicated_first(&["virtual-0"]);
+    // The heaviest one selects the pods of all.
+    let refused = json!({"extender": "Use", "weight": 200, "podSelector": {},
+        "matchConditions": [{"name": "odd", "expression": REFUSED}]});
+    scenario.policy("refused", "", tiers(), refused.clone()).await;
+    scenario.policy("good", "good", tiers(), json!({"extender": "Use"})).await;
+    let first = serverless_first(&["virtual-0"]);
+    scenario.policy("gated", "gated", first.clone(), json!({"gate": "Use"})).await;
+    scenario.policy("also-gated", "gated", first, json!({"gate": "Use", "weight": 50})).await;
+    scenario.policy("plain", "plain", tiers(), json!({})).await;
+    scenario.start().await;
+    let message = scenario.object_condition("BurstPolicy", "refused", "AdmissionInForce", "False", "Refused").await;
+    assert!(
+        message.starts_with("spec.matchConditions: ERROR: <input>:1:") && message.contains("expected type 'int'"),
+        "{message}"
+    );
+    scenario.object_condition("BurstPolicy", "good", "AdmissionInForce", "True", "InForce").await;
+    until(&scenario, "those of the good policy are marked", "good", |pod| mark(pod).is_some()).await;
+    // Two ask for the gate, and it is put on once.
+    until(&scenario, "those of the gating policies are gated", "gated", |pod| gates(pod) == ["spillway.dev/decide"]).await;
+    assert_eq!(mark(&admitted(&scenario, json!({"app": "other"}), json!({})).await), None);
+    let plain: api::BurstPolicy = Api::all(scenario.client.clone()).get("plain").await.expect("it is there");
+    let conditions = plain.status.map(|status| status.conditions).unwrap_or_default();
+    assert!(conditions.iter().all(|one| one.type_ != "AdmissionInForce"), "it asks for nothing: {conditions:?}");
+
+    // Others come and go beside it.
+    scenario.policy("late", "late", tiers(), json!({"extender": "Use"})).await;
+    until(&scenario, "those of a new policy are marked", "late", |pod| mark(pod).is_some()).await;
+    scenario.delete("BurstPolicy", "good").await;
+    until(&scenario, "those of a policy that is gone are not", "good", |pod| mark(pod).is_none()).await;
+    // It asks for nothing, and is in nobody's way.
+    let mut quiet = refused.clone();
+    quiet["extender"] = json!("Ignore");
+    scenario.policy("refused", "", tiers(), quiet).await;
+    scenario.object_condition("BurstPolicy", "refused", "AdmissionInForce", "False", "Refused").await;
+    until(&scenario, "those of the others are marked still", "late", |pod| mark(pod).is_some()).await;
+
+    // Corrected, it is in force.
+    let mut corrected = refused;
+    corrected["matchConditions"] = json!([{"name": "odd", "expression": "[1, 2].size() == 2"}]);
+    scenario.policy("refused", "", tiers(), corrected).await;
+    scenario.object_condition("BurstPolicy", "refused", "AdmissionInForce", "True", "InForce").await;
+    until(&scenario, "now its pods are marked", "other", |pod| mark(pod).is_some()).await;
 }
 
 #[tokio::test]

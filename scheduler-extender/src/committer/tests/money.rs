@@ -121,3 +121,39 @@ fn every_pod_that_a_budget_holds_is_counted_once() {
     cluster.wait(1);
     assert_eq!(held(&cluster), "4");
 }
+
+#[test]
+fn statuses_say_what_pods_have_cost_over_a_restart_too() {
+    let (mut cluster, binding, started) = running();
+    let said = |cluster: &Cluster| {
+        let of = |kind, name: &str| cluster.statuses[&(kind, Arc::<str>::from(name))].clone();
+        let (policy, node) = (of(StatusKind::Policy, "p"), of(StatusKind::VirtualNode, "cloud"));
+        assert_eq!((&policy["spend"], &policy["settled"]), (&node["spend"], &node["settled"]));
+        (policy["spend"].as_str().expect("money").to_owned(), policy["settled"].as_str().expect("money").to_owned())
+    };
+    cluster.wait(1800);
+    let (running, settled) = said(&cluster);
+    assert!(running.starts_with("0.49"), "{running}");
+    assert_eq!(settled.parse(), Ok(Money::ZERO));
+    let finished = started + jiff::SignedDuration::from_mins(36);
+    cluster.wait(360);
+    cluster.pod("a", on_cloud(&binding, &json!({"terminated": {"exitCode": 0, "startedAt": started, "finishedAt": finished}})));
+    cluster.wait(10);
+    assert_eq!(said(&cluster).0.parse::<Money>(), "0.6".parse());
+    cluster.tell(Event::PodGone { uid: binding.pod.uid.clone() });
+    cluster.wait(10);
+    let last = said(&cluster);
+    assert_eq!((last.0.parse::<Money>(), last.1.parse::<Money>()), ("0.6".parse(), "0.6".parse()));
+
+    // The next process knows it from the status alone.
+    let mut again = Cluster::new(0);
+    again.now = cluster.now + Duration::from_secs(60);
+    let mut policy = dedicated_first();
+    policy["status"] = cluster.statuses[&(StatusKind::Policy, Arc::from("p"))].clone();
+    again.policy(policy);
+    again.tell(Event::Synced);
+    again.wait(1);
+    again.wait(1);
+    let status = &again.statuses[&(StatusKind::Policy, Arc::from("p"))];
+    assert_eq!((status["spend"].as_str(), status["settled"].as_str()), (Some(&*last.0), Some(&*last.1)));
+}

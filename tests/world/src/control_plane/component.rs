@@ -175,6 +175,8 @@ pub(super) fn kwok(kubeconfig: &Path, folder: &Path, ports: &PortBlock, node_lea
         format!("--kubeconfig={}", kubeconfig.display()),
         format!("--manage-nodes-with-annotation-selector={KWOK_ANNOTATION}={KWOK_ANNOTATION_VALUE}"),
         format!("--node-lease-duration-seconds={}", node_lease.as_secs()),
+        // Pods without an address are behind no Service.
+        "--cidr=10.128.0.0/9".to_owned(),
         format!("--server-address=127.0.0.1:{}", Component::Kwok.port(ports)),
     ];
     for (name, stage) in STAGES {

@@ -192,6 +192,12 @@ impl ControlPlane {
         url(Component::ApiServer, &self.ports)
     }
 
+    /// Where etcd listens, for whoever wants to ask it what no API server asks.
+    #[must_use]
+    pub fn etcd_url(&self) -> String {
+        format!("http://127.0.0.1:{}", Component::Etcd.port(&self.ports))
+    }
+
     /// A kubeconfig file for a user, for other programs.
     #[must_use]
     pub fn kubeconfig_path(&self, user: User) -> PathBuf {

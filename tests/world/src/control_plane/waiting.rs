@@ -30,17 +30,19 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// When the time is over.
 pub async fn wait_until<T>(what: &str, timeout: Duration, mut probe: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let started = Instant::now();
+    let mut before = "none".to_owned();
     loop {
         // A probe that hangs (its server is paused) must not outlive the timeout either.
         let left = timeout.saturating_sub(started.elapsed());
         let seen = match tokio::time::timeout(left, probe()).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(not_yet)) => format!("{not_yet:#}"),
-            Err(_) => "no answer to the last look".to_owned(),
+            Err(_) => format!("no answer (the one before: {before})"),
         };
         if started.elapsed() + PAUSE >= timeout {
             bail!("not seen within {:.1} s: {what}; last look: {seen}", timeout.as_secs_f64());
         }
+        before = seen;
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -58,6 +60,6 @@ mod tests {
     #[tokio::test]
     async fn a_probe_that_hangs_does_not_outlive_the_timeout() {
         let answer: Result<()> = wait_until("an answer", Duration::from_millis(100), std::future::pending).await;
-        assert!(answer.unwrap_err().to_string().ends_with("no answer to the last look"));
+        assert!(answer.unwrap_err().to_string().contains("last look: no answer"));
     }
 }
