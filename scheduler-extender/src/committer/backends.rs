@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use policy::Timestamp;
 use policy::dedicated::{DedicatedNode, unschedulable_taint};
 use policy::selector::{Labels, Requirement, Selector};
-use policy::virtual_node::{Closed, Limits};
+use policy::virtual_node::{Closed, Limits, Usage};
 
 use super::pods::{Phase, PodRecord};
 use super::{Committer, PolicyObject};
@@ -47,6 +47,8 @@ pub(super) struct VirtualNodeObject {
     /// The Node that stands for it, or that did last.
     pub(super) node: Option<Arc<str>>,
     quota: Limits,
+    /// When the cloud last said what is in use, as far as that was taken in.
+    heard: Timestamp,
     pub(super) invalid: Option<String>,
 }
 
@@ -150,9 +152,9 @@ impl Committer {
         let before = self.virtual_nodes.objects.remove(&name);
         let named = object.status.as_ref().and_then(|status| status.node_name.as_deref()).map(Arc::from);
         let generation = object.metadata.generation.unwrap_or(0);
-        let (last, last_quota, node) = match before {
-            Some(before) => ((before.compiled, before.good), before.quota, before.node),
-            None => (last_good_node(object, &self.settings.currency), Limits::default(), named),
+        let (last, last_quota, heard, node) = match before {
+            Some(before) => ((before.compiled, before.good), before.quota, before.heard, before.node),
+            None => (last_good_node(object, &self.settings.currency), Limits::default(), Timestamp::EPOCH, named),
         };
         let ((compiled, good), invalid) = match compiled {
             Ok(compiled) => ((Some(compiled), in_force(generation, &object.spec)), None),
@@ -172,10 +174,36 @@ impl Committer {
             node,
             // Unreadable is not the same as unknown.
             quota: quota.map_or(last_quota, Option::unwrap_or_default),
+            heard,
             invalid,
         };
-        self.virtual_nodes.objects.insert(name, facts);
+        self.virtual_nodes.objects.insert(name.clone(), facts);
         self.resolve();
+        self.hear(&name, object.status.as_ref());
+    }
+
+    /// What the cloud says is in use of its quota, each time it says so.
+    ///
+    /// What it said before this process knew its own pods is left alone: pods that have ended meanwhile would count as somebody
+    /// else's. A new leader asks at once.
+    fn hear(&mut self, name: &str, status: Option<&api::VirtualNodeStatus>) {
+        let said = status.and_then(|status| Some((status.usage.as_ref()?, status.observed_at.as_ref()?)));
+        let (Some((usage, at)), Some(known)) = (said, self.virtual_nodes.objects.get_mut(name)) else { return };
+        let at = Timestamp::from_millis(at.0.as_millisecond());
+        if !self.synced || at < self.synced_at || at <= known.heard {
+            return;
+        }
+        // Unreadable is not the same as unused.
+        let Ok(amounts) = compile::limits(usage) else { return };
+        known.heard = at;
+        let in_use = Usage {
+            pods: amounts.pods.unwrap_or(0),
+            cpu_millis: amounts.cpu_millis.unwrap_or(0),
+            memory_bytes: amounts.memory_bytes.unwrap_or(0),
+        };
+        if self.backends.hear(name, &in_use) {
+            self.reconsider();
+        }
     }
 
     pub(super) fn virtual_node_gone(&mut self, name: &str) {
