@@ -12,7 +12,6 @@ use providers::{
     Volume, VolumeSource,
 };
 
-use super::front::Front;
 use super::stand_in::StandIn;
 use super::{Nomad, agent, clock, ownership, pod, provider, run};
 
@@ -304,14 +303,13 @@ async fn tokens_open_and_close() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_authority_is_trusted_and_no_other() {
-    let agent = agent().await;
-    let authority = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-    let front = Front::start_tls(&agent.url, &authority.cert.pem(), &authority.signing_key.serialize_pem()).await;
+    let stage = Nomad::new().await;
+    let (front, authority) = stage.over_tls().await;
     let with = |authorities: Option<String>| {
         let connection = Connection { address: front.url(), token: None, authorities };
         NomadProvider::new(Settings::new(ownership("tls"), 1000), &connection, clock()).expect("a provider")
     };
-    let provider = with(Some(authority.cert.pem()));
+    let provider = with(Some(authority));
     let uid = uid("tls");
     let request: PodRequest = pod(&uid, "exec sleep 600");
     let id = provider.create(&request).await.expect("accepted").id;
