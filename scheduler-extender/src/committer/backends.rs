@@ -47,8 +47,8 @@ pub(super) struct VirtualNodeObject {
     /// The Node that stands for it, or that did last.
     pub(super) node: Option<Arc<str>>,
     quota: Limits,
-    /// When the cloud last said what is in use, as far as that was taken in.
-    heard: Timestamp,
+    /// What the cloud last said to be in use, and when, as far as that was taken in.
+    heard: Option<(Timestamp, Usage)>,
     pub(super) invalid: Option<String>,
 }
 
@@ -154,7 +154,7 @@ impl Committer {
         let generation = object.metadata.generation.unwrap_or(0);
         let (last, last_quota, heard, node) = match before {
             Some(before) => ((before.compiled, before.good), before.quota, before.heard, before.node),
-            None => (last_good_node(object, &self.settings.currency), Limits::default(), Timestamp::EPOCH, named),
+            None => (last_good_node(object, &self.settings.currency), Limits::default(), None, named),
         };
         let ((compiled, good), invalid) = match compiled {
             Ok(compiled) => ((Some(compiled), in_force(generation, &object.spec)), None),
@@ -190,17 +190,20 @@ impl Committer {
         let said = status.and_then(|status| Some((status.usage.as_ref()?, status.observed_at.as_ref()?)));
         let (Some((usage, at)), Some(known)) = (said, self.virtual_nodes.objects.get_mut(name)) else { return };
         let at = Timestamp::from_millis(at.0.as_millisecond());
-        if !self.synced || at < self.synced_at || at <= known.heard {
+        if !self.synced || at < self.synced_at {
             return;
         }
         // Unreadable is not the same as unused.
         let Ok(amounts) = compile::limits(usage) else { return };
-        known.heard = at;
         let in_use = Usage {
             pods: amounts.pods.unwrap_or(0),
             cpu_millis: amounts.cpu_millis.unwrap_or(0),
             memory_bytes: amounts.memory_bytes.unwrap_or(0),
         };
+        // Once for each answer, however often the object is told.
+        if known.heard.replace((at, in_use)) == Some((at, in_use)) {
+            return;
+        }
         if self.backends.hear(name, &in_use) {
             self.reconsider();
         }
