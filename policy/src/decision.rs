@@ -270,7 +270,7 @@ impl Question<'_> {
         if !node.limits.allow(&backend.usage, &more) {
             return Err(Reason::VirtualNodeLimit);
         }
-        if !node.quota.allow(&backend.usage, &more) {
+        if !node.quota.allow(&backend.quota_used(), &more) {
             return Err(Reason::QuotaExhausted);
         }
         Ok(quote)

@@ -99,7 +99,7 @@ impl Shape {
         }
     }
 
-    /// Refuses what is beyond the admin's largest pod.
+    /// Refuses what is beyond the largest pod of the backend.
     fn within(self, largest: &Limits) -> Result<Shape, ShapeTooLarge> {
         let most = Shape {
             cpu_millis: largest.cpu_millis.unwrap_or(i64::MAX),

@@ -34,10 +34,32 @@ pub struct Backends {
 pub struct Backend {
     /// What it offers.
     pub node: Arc<VirtualNode>,
-    /// What is in use of it, reservations included.
+    /// What our own pods use of it, reservations included.
     pub usage: Usage,
-    /// Sizes of pods that it has lately failed to start, and until when it gets no more of them.
-    suspended: Vec<(Usage, Timestamp)>,
+    /// What others use of the cloud's quota; see [`Backends::hear`].
+    others: Usage,
+    /// The most that `usage` has been since the cloud last said what is in use.
+    peak: Usage,
+    /// Sizes of pods that it has lately failed to start.
+    suspended: Vec<Suspension>,
+}
+
+/// Pods of one size go elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct Suspension {
+    size: Usage,
+    probe: Probe,
+}
+
+/// How a suspension ends: one pod is sent, and the others follow if it is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    /// Not before then.
+    NotBefore(Timestamp),
+    /// The next pod is the probe.
+    Due,
+    /// It is on its way.
+    Sent,
 }
 
 // === impl Snapshot ===
@@ -53,9 +75,39 @@ impl Snapshot<'_> {
 // === impl Backend ===
 
 impl Backend {
-    /// Whether it gets no pods of this size for the time being.
+    /// What is in use of the cloud's quota: by our own pods and by others.
+    pub fn quota_used(&self) -> Usage {
+        let mut used = self.usage;
+        used.add(&self.others);
+        used
+    }
+
+    fn occupy(&mut self, usage: &Usage) {
+        self.usage.add(usage);
+        self.peak = self.peak.larger(&self.usage);
+        self.probe(usage, Probe::Due, Probe::Sent);
+    }
+
+    fn vacate(&mut self, usage: &Usage) {
+        self.usage.subtract(usage);
+        // Whether it was the probe that is gone, or one from before: another one is tried.
+        self.probe(usage, Probe::Sent, Probe::Due);
+    }
+
+    fn probe(&mut self, size: &Usage, from: Probe, to: Probe) {
+        for suspension in self.suspended.iter_mut().filter(|one| one.size == *size && one.probe == from) {
+            suspension.probe = to;
+        }
+    }
+
+    /// Whether it gets no pods of this size for the time being: too soon, or one is on its way and nobody knows how it fares.
     pub fn is_suspended(&self, size: &Usage) -> bool {
-        self.suspended.iter().any(|(suspended, _)| suspended == size)
+        self.suspended.iter().any(|one| one.size == *size && one.probe != Probe::Due)
+    }
+
+    /// Whether it is too soon for another try with a pod of this size.
+    pub fn is_left_alone(&self, size: &Usage) -> bool {
+        self.suspended.iter().any(|one| one.size == *size && matches!(one.probe, Probe::NotBefore(_)))
     }
 }
 
@@ -67,7 +119,8 @@ impl Backends {
         match self.by_name.get_mut(&node.name) {
             Some(backend) => backend.node = node,
             None => {
-                let backend = Backend { node, usage: Usage::default(), suspended: Vec::new() };
+                let none = Usage::default();
+                let backend = Backend { node, usage: none, others: none, peak: none, suspended: Vec::new() };
                 self.by_name.insert(backend.node.name.clone(), backend);
             }
         }
@@ -101,7 +154,7 @@ impl Backends {
     /// A pod is bound, or about to be.
     pub fn occupy(&mut self, backend: &str, policy: &Arc<str>, tier: &Arc<str>, usage: &Usage) {
         if let Some(backend) = self.by_name.get_mut(backend) {
-            backend.usage.add(usage);
+            backend.occupy(usage);
         }
         self.tiers.entry((policy.clone(), tier.clone())).or_default().add(usage);
     }
@@ -109,36 +162,64 @@ impl Backends {
     /// A backend has appeared while a pod of the books runs there; its tier knows the pod already.
     pub fn occupy_node(&mut self, backend: &str, usage: &Usage) {
         if let Some(backend) = self.by_name.get_mut(backend) {
-            backend.usage.add(usage);
+            backend.occupy(usage);
         }
     }
 
-    /// A backend gets no more pods of this size until then.
+    /// The cloud has said how much of its quota is in use, by whomever. What that is beyond our own pods is used by others:
+    /// other clusters, other virtual nodes, people. Returns whether it has changed.
+    ///
+    /// The answer is late, and says nothing of whose pods they are. So everything that our own pods have used at any moment
+    /// since the answer before is taken off, not what they use now: a pod that has ended in between is in the answer and not
+    /// in our books any more, and must not count as somebody else's. Others are therefore seen too small while our own pods
+    /// come and go, by as much as these have changed since the answer before, and never too large; the cloud itself refuses
+    /// what is too much. An answer must be about a time of which all our own pods are known.
+    pub fn hear(&mut self, backend: &str, in_use: &Usage) -> bool {
+        let Some(backend) = self.by_name.get_mut(backend) else { return false };
+        let others = in_use.beyond(&backend.peak);
+        backend.peak = backend.usage;
+        std::mem::replace(&mut backend.others, others) != others
+    }
+
+    /// A backend gets no more pods of this size until then, and then one at first.
     pub fn suspend(&mut self, backend: &str, size: &Usage, until: Timestamp) {
         if let Some(backend) = self.by_name.get_mut(backend) {
-            backend.suspended.retain(|(known, _)| known != size);
-            backend.suspended.push((*size, until));
+            backend.suspended.retain(|one| one.size != *size);
+            backend.suspended.push(Suspension { size: *size, probe: Probe::NotBefore(until) });
         }
     }
 
-    /// Suspensions that are over are forgotten. Returns whether there were any.
-    pub fn resume(&mut self, now: Timestamp) -> bool {
-        let mut resumed = false;
-        for backend in self.by_name.values_mut() {
-            let before = backend.suspended.len();
-            backend.suspended.retain(|(_, until)| *until > now);
-            resumed |= backend.suspended.len() != before;
+    /// Suspensions whose time has come let one pod through. Returns whether there were any.
+    pub fn try_again(&mut self, now: Timestamp) -> bool {
+        let mut any = false;
+        for suspension in self.by_name.values_mut().flat_map(|backend| &mut backend.suspended) {
+            if matches!(suspension.probe, Probe::NotBefore(until) if until <= now) {
+                suspension.probe = Probe::Due;
+                any = true;
+            }
         }
-        resumed
+        any
+    }
+
+    /// A backend has started a pod of this size. It opens for all of them, unless it is still to be left alone: that some of a
+    /// wave are started while others are not is no reason to send more. Returns whether it has opened.
+    pub fn started(&mut self, backend: &str, size: &Usage) -> bool {
+        let Some(backend) = self.by_name.get_mut(backend) else { return false };
+        let before = backend.suspended.len();
+        backend.suspended.retain(|one| one.size != *size || matches!(one.probe, Probe::NotBefore(_)));
+        backend.suspended.len() != before
     }
 
     /// A pod has ended, or was not bound after all.
     pub fn vacate(&mut self, backend: &str, policy: &Arc<str>, tier: &Arc<str>, usage: &Usage) {
         if let Some(backend) = self.by_name.get_mut(backend) {
-            backend.usage.subtract(usage);
+            backend.vacate(usage);
         }
         if let Some(used) = self.tiers.get_mut(&(policy.clone(), tier.clone())) {
             used.subtract(usage);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,8 +42,8 @@ pub struct VirtualNode {
     pub capabilities: Vec<(Feature, bool)>,
     /// What one core counts for on a Nomad client; zero elsewhere.
     pub mhz_per_core: u32,
-    /// The largest pod that the backend takes, where it differs from the cloud's default (ACI's "big container groups", the
-    /// largest Nomad client); its pod count is not looked at.
+    /// The largest pod that the backend takes, where it differs from the cloud's default (ACI's "big container groups") or is
+    /// known at all (the most that is free on a Nomad client); its pod count is not looked at.
     pub largest_pod: Limits,
 }
 
@@ -199,6 +199,25 @@ impl Usage {
         self.pods = self.pods.saturating_add(more.pods);
         self.cpu_millis = self.cpu_millis.saturating_add(more.cpu_millis);
         self.memory_bytes = self.memory_bytes.saturating_add(more.memory_bytes);
+    }
+
+    /// What is beyond `part`, of each amount for itself.
+    pub fn beyond(&self, part: &Usage) -> Usage {
+        let beyond = |whole: i64, part: i64| whole.saturating_sub(part).max(0);
+        Usage {
+            pods: beyond(self.pods, part.pods),
+            cpu_millis: beyond(self.cpu_millis, part.cpu_millis),
+            memory_bytes: beyond(self.memory_bytes, part.memory_bytes),
+        }
+    }
+
+    /// The larger of each amount.
+    pub fn larger(&self, other: &Usage) -> Usage {
+        Usage {
+            pods: self.pods.max(other.pods),
+            cpu_millis: self.cpu_millis.max(other.cpu_millis),
+            memory_bytes: self.memory_bytes.max(other.memory_bytes),
+        }
     }
 
     /// Takes away; more than is in use is a programming error.

@@ -21,6 +21,17 @@ pub struct Credentials {
     pub authority: Option<String>,
 }
 
+/// Where clouds are, if not where everybody finds them: tests put doubles there. Nomad's address is in the VirtualNode.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    /// AWS, but for the credential, which is the VirtualNode's.
+    #[cfg(feature = "clouds")]
+    pub aws: Option<providers::fargate::Access>,
+    /// Azure and who gives out its tokens.
+    #[cfg(feature = "clouds")]
+    pub azure: Option<providers::aci::Access>,
+}
+
 /// The provider of a virtual node. Nothing is asked of the cloud yet.
 ///
 /// # Errors
@@ -31,14 +42,15 @@ pub async fn connect(
     cluster: &Arc<str>,
     currency: &str,
     clock: Clock,
+    endpoints: &Endpoints,
 ) -> Result<Arc<dyn Provider>, Invalid> {
     let compiled = compile::virtual_node(object, currency)?;
     let ownership = Ownership { cluster: cluster.clone(), virtual_node: compiled.name.clone() };
     if object.spec.in_memory.is_none() {
         #[cfg(feature = "clouds")]
-        return real::connect(object, compiled, credentials, ownership, clock).await;
+        return real::connect(object, compiled, credentials, ownership, clock, endpoints).await;
         #[cfg(not(feature = "clouds"))]
-        return Err(not_built(compiled.provider, credentials));
+        return Err(not_built(compiled.provider, credentials, endpoints));
     }
     let prices = compiled.prices.unwrap_or(memory::Settings::immediate().prices);
     let settings = memory::Settings { prices, quota: compiled.limits, ..memory::Settings::immediate() };
@@ -46,7 +58,7 @@ pub async fn connect(
 }
 
 #[cfg(not(feature = "clouds"))]
-fn not_built(provider: policy::virtual_node::Provider, _: &Credentials) -> Invalid {
+fn not_built(provider: policy::virtual_node::Provider, _: &Credentials, _: &Endpoints) -> Invalid {
     let allowed = "is not in this program: build it with --features clouds";
     Invalid::new(format!("spec.{}", provider.label()), "", allowed)
 }

@@ -13,12 +13,17 @@ use serde_json::{Value, json};
 /// The condition that says whether the backend works.
 pub const BACKEND_HEALTHY: &str = "BackendHealthy";
 
-/// Between two questions to a backend that answers.
-const INTERVAL: Duration = Duration::from_secs(30);
-/// The first wait after a question that was not answered; doubled each time, up to [`INTERVAL`] twice.
-const RETRY: Duration = Duration::from_secs(5);
 /// Questions without an answer before the backend counts as unreachable: one lost packet closes nothing.
 const FAILURES: u32 = 3;
+
+/// How often backends are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two questions to a backend that answers.
+    pub interval: Duration,
+    /// The first wait after a question that was not answered; doubled each time, up to twice the interval.
+    pub retry: Duration,
+}
 
 /// What is known of one backend.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +48,13 @@ pub struct Priced {
     pub prices: Prices,
     /// Where they come from, for people.
     pub source: String,
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// What no cloud's limit of calls minds.
+    pub const STANDARD: Pace = Pace { interval: Duration::from_secs(30), retry: Duration::from_secs(5) };
 }
 
 // === impl Backend ===
@@ -87,10 +99,10 @@ impl Backend {
     }
 
     /// How long to wait before the next question.
-    pub fn wait(&self) -> Duration {
+    pub fn wait(&self, pace: &Pace) -> Duration {
         match self.failures {
-            0 => INTERVAL,
-            failures => (RETRY * 2u32.saturating_pow((failures - 1).min(8))).min(INTERVAL * 2),
+            0 => pace.interval,
+            failures => (pace.retry * 2u32.saturating_pow((failures - 1).min(8))).min(pace.interval * 2),
         }
     }
 
@@ -118,6 +130,10 @@ impl Backend {
                 fields["quota"] = quota;
             }
             fields["usage"] = usage(&observation.usage);
+            let largest = limits(&Limits { pods: None, ..observation.largest_pod });
+            if !largest.is_null() {
+                fields["largestPod"] = largest;
+            }
             fields["observedAt"] = json!(time(observation.at));
         }
         if let Some(Priced { prices, source }) = priced {

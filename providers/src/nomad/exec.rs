@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
@@ -93,7 +94,8 @@ async fn session(
     connection: OwnedSemaphorePermit,
 ) {
     let mut open = true;
-    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    // Not at once: an agent that reads a message when a short command has just ended hangs up without telling its exit code.
+    let mut heartbeat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     loop {
         let sent = tokio::select! {
             () = output.closed() => break,

@@ -148,7 +148,7 @@ pub struct VirtualNodeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<PodResources>,
 
-    /// The largest pod that can run here, where it differs from what the provider sells by default.
+    /// The largest pod that can run here, where it differs from what the provider sells by default or says itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest_pod: Option<PodSize>,
 
@@ -248,6 +248,9 @@ pub struct VirtualNodeStatus {
     /// How much of the quota is used, by whomever. Absent: unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<PodResources>,
+    /// The largest pod that can be had there at the moment, of each resource for itself. Absent: unknown, or always the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_pod: Option<PodSize>,
     /// When the provider said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Time>,

@@ -113,7 +113,8 @@ pub(super) fn main(args: &ProviderArgs) -> anyhow::Result<()> {
     let object: VirtualNode = serde_json::from_value(json!({"metadata": {"name": "provider-check"}, "spec": spec}))?;
     let steps = super::runtime()?.block_on(async {
         let cluster = Arc::from("provider-check");
-        let provider = clouds::connect(&object, &credentials, &cluster, "USD", Arc::new(run::now)).await?;
+        let (clock, endpoints) = (Arc::new(run::now), clouds::Endpoints::default());
+        let provider = clouds::connect(&object, &credentials, &cluster, "USD", clock, &endpoints).await?;
         let mut steps = check::look(&*provider).await;
         if let Some(image) = &args.run {
             steps.extend(check::run(&*provider, &pod(image), patience).await);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use providers::{Clock, Error, Ownership, Provider, Secret, aci, fargate, nomad};
 
-use super::Credentials;
+use super::{Credentials, Endpoints};
 use crate::api::{self, Invalid};
 
 /// The provider of a virtual node that is neither in memory nor invalid.
@@ -15,6 +15,7 @@ pub(super) async fn connect(
     credentials: &Credentials,
     ownership: Ownership,
     clock: Clock,
+    endpoints: &Endpoints,
 ) -> Result<Arc<dyn Provider>, Invalid> {
     let spec = &object.spec;
     if let Some(fargate) = &spec.fargate {
@@ -29,10 +30,11 @@ pub(super) async fn connect(
                 api::Architecture::Amd64 => providers::Architecture::Amd64,
                 api::Architecture::Arm64 => providers::Architecture::Arm64,
             },
+            log_group: fargate.log_group.clone(),
             capabilities: compiled.capabilities,
             ..fargate::Settings::new(&fargate.region, &fargate.cluster, fargate.subnets.clone(), ownership)
         };
-        let access = fargate::Access { credential: aws(credentials)?, ..fargate::Access::new() };
+        let access = fargate::Access { credential: aws(credentials)?, ..endpoints.aws.clone().unwrap_or_default() };
         let provider = fargate::Fargate::connect(settings, access, clock).await;
         return provider.map(of).map_err(|error| refused("fargate", &error));
     }
@@ -44,7 +46,10 @@ pub(super) async fn connect(
             ..aci::Settings::new(&aci.subscription_id, &aci.resource_group, &aci.location, ownership)
         };
         let invalid = |error: aci::InvalidSettings| Invalid::new(format!("spec.aci.{}", error.field), "", error.problem);
-        let access = aci::Access::new(azure(credentials)?).map_err(invalid)?;
+        let access = match &endpoints.azure {
+            Some(elsewhere) => elsewhere.clone(),
+            None => aci::Access::new(azure(credentials)?).map_err(invalid)?,
+        };
         return aci::Aci::new(settings, access, clock).map(of).map_err(invalid);
     }
     if let Some(nomad) = &spec.nomad {

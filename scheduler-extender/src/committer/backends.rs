@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use policy::Timestamp;
 use policy::dedicated::{DedicatedNode, unschedulable_taint};
 use policy::selector::{Labels, Requirement, Selector};
-use policy::virtual_node::{Closed, Limits};
+use policy::virtual_node::{Closed, Limits, Usage};
 
 use super::pods::{Phase, PodRecord};
 use super::status::Observed;
@@ -48,6 +48,8 @@ pub(super) struct VirtualNodeObject {
     /// The Node that stands for it, or that did last.
     pub(super) node: Option<Arc<str>>,
     quota: Limits,
+    /// What the cloud last said to be in use, and when, as far as that was taken in.
+    heard: Option<(Timestamp, Usage)>,
     pub(super) invalid: Option<String>,
 }
 
@@ -152,9 +154,9 @@ impl Committer {
         let before = self.virtual_nodes.objects.remove(&name);
         let named = object.status.as_ref().and_then(|status| status.node_name.as_deref()).map(Arc::from);
         let generation = object.metadata.generation.unwrap_or(0);
-        let (last, last_quota, node) = match before {
-            Some(before) => ((before.compiled, before.good), before.quota, before.node),
-            None => (last_good_node(object, &self.settings.currency), Limits::default(), named),
+        let (last, last_quota, heard, node) = match before {
+            Some(before) => ((before.compiled, before.good), before.quota, before.heard, before.node),
+            None => (last_good_node(object, &self.settings.currency), Limits::default(), None, named),
         };
         let ((compiled, good), invalid) = match compiled {
             Ok(compiled) => ((Some(compiled), in_force(generation, &object.spec)), None),
@@ -174,10 +176,39 @@ impl Committer {
             node,
             // Unreadable is not the same as unknown.
             quota: quota.map_or(last_quota, Option::unwrap_or_default),
+            heard,
             invalid,
         };
-        self.virtual_nodes.objects.insert(name, facts);
+        self.virtual_nodes.objects.insert(name.clone(), facts);
         self.resolve();
+        self.hear(&name, object.status.as_ref());
+    }
+
+    /// What the cloud says is in use of its quota, each time it says so.
+    ///
+    /// What it said before this process knew its own pods is left alone: pods that have ended meanwhile would count as somebody
+    /// else's. A new leader asks at once.
+    fn hear(&mut self, name: &str, status: Option<&api::VirtualNodeStatus>) {
+        let said = status.and_then(|status| Some((status.usage.as_ref()?, status.observed_at.as_ref()?)));
+        let (Some((usage, at)), Some(known)) = (said, self.virtual_nodes.objects.get_mut(name)) else { return };
+        let at = Timestamp::from_millis(at.0.as_millisecond());
+        if !self.synced || at < self.synced_at {
+            return;
+        }
+        // Unreadable is not the same as unused.
+        let Ok(amounts) = compile::limits(usage) else { return };
+        let in_use = Usage {
+            pods: amounts.pods.unwrap_or(0),
+            cpu_millis: amounts.cpu_millis.unwrap_or(0),
+            memory_bytes: amounts.memory_bytes.unwrap_or(0),
+        };
+        // Once for each answer, however often the object is told.
+        if known.heard.replace((at, in_use)) == Some((at, in_use)) {
+            return;
+        }
+        if self.backends.hear(name, &in_use) {
+            self.reconsider();
+        }
     }
 
     pub(super) fn virtual_node_gone(&mut self, name: &str) {

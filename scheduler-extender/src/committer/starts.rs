@@ -1,7 +1,7 @@
 //! Pods that do not start: failed at their deadline, and their backend left alone with such pods for a while.
 //!
 //! A pod that its virtual kubelet could not start, or did not in time, says something about the backend: the next pod of the
-//! same shape goes elsewhere. It is failed with the condition `DisruptionTarget`, as pods are whose node goes away, so that a
+//! same shape goes elsewhere. After a while one is sent there again, and more when it has started. It is failed with the condition `DisruptionTarget`, as pods are whose node goes away, so that a
 //! Job whose failure policy ignores disruptions does not count it; then it is deleted, so that the backend lets go of it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +41,7 @@ pub(super) struct Starts {
 impl Committer {
     /// Fails what has not started in time, deletes what was failed, and opens backends that were left alone for long enough.
     pub(super) fn watch_starts(&mut self, now: Timestamp) {
-        if self.backends.resume(now) {
+        if self.backends.try_again(now) {
             self.reconsider();
         }
         let overdue: Vec<PodKey> = self
@@ -95,6 +95,9 @@ impl Committer {
         if begun && !burst.begun {
             burst.begun = true;
             self.starts.failures.remove(&shape(&virtual_node, &usage));
+            if self.backends.started(&virtual_node, &usage) {
+                self.reconsider();
+            }
             return;
         }
         let status = pod.status.as_ref();
@@ -115,7 +118,7 @@ impl Committer {
     }
 
     fn start_failed(&mut self, virtual_node: &Arc<str>, usage: &Usage, now: Timestamp) {
-        if self.backends.get(virtual_node).is_none_or(|backend| backend.is_suspended(usage)) {
+        if self.backends.get(virtual_node).is_none_or(|backend| backend.is_left_alone(usage)) {
             // One of a wave that failed together.
             return;
         }

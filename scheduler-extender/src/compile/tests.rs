@@ -249,6 +249,21 @@ fn prices_come_from_the_status_where_nobody_wrote_any() {
 }
 
 #[test]
+fn the_largest_pod_is_what_was_written_or_else_what_the_cloud_says() {
+    let observed = "\nstatus:\n  largestPod: {cpu: 3500m, memory: '7000000000'}\n";
+    let largest = node_of(&(NODE.to_owned() + observed)).largest_pod;
+    assert_eq!((largest.cpu_millis, largest.memory_bytes), (Some(3500), Some(7_000_000_000)));
+    let written = NODE.replace("limits: {pods: 200}", "largestPod: {cpu: 8}");
+    let largest = node_of(&(written + observed)).largest_pod;
+    assert_eq!((largest.cpu_millis, largest.memory_bytes), (Some(8000), None));
+    assert_eq!(node_of(NODE).largest_pod, node::Limits::default());
+    let object = (NODE.to_owned() + observed).replace("3500m", "'-1'");
+    let refused = "status.largestPod.cpu: \"-1\" is not allowed: must be a quantity between 0 and 1000000";
+    let object: VirtualNode = serde_yaml_ng::from_str(&object).unwrap();
+    assert_eq!(virtual_node(&object, "USD").map_err(|invalid| invalid.to_string()), Err(refused.to_owned()));
+}
+
+#[test]
 fn virtual_nodes_that_make_no_sense_are_refused() {
     let refused = [
         (

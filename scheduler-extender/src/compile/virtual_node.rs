@@ -27,10 +27,19 @@ const INTERRUPTIONS: u32 = 50;
 /// nothing is sent there. `currency` is that of the installation.
 pub fn virtual_node(object: &api::VirtualNode, currency: &str) -> Result<policy::VirtualNode, Invalid> {
     let prices = prices(object, currency)?;
-    node_spec(object, prices).map_err(|invalid| invalid.within("spec"))
+    let written = node_spec(object).map_err(|invalid| invalid.within("spec"))?;
+    let status = object.status.as_ref();
+    let quota = optional(status.and_then(|status| status.quota.as_ref()), "status.quota")?;
+    // What an administrator wrote wins over what was observed.
+    let largest_pod = match status.and_then(|status| status.largest_pod.as_ref()) {
+        Some(observed) if object.spec.largest_pod.is_none() => size(observed, "status.largestPod")?,
+        Some(_) | None => written.largest_pod,
+    };
+    Ok(policy::VirtualNode { prices, quota, largest_pod, ..written })
 }
 
-fn node_spec(object: &api::VirtualNode, prices: Option<Prices>) -> Result<policy::VirtualNode, Invalid> {
+/// What the specification says by itself.
+fn node_spec(object: &api::VirtualNode) -> Result<policy::VirtualNode, Invalid> {
     let spec = &object.spec;
     let backend = backend(spec)?;
     let (start_latency, billed_startup) = start(spec, backend.provider)?;
@@ -48,16 +57,6 @@ fn node_spec(object: &api::VirtualNode, prices: Option<Prices>) -> Result<policy
             return Err(Invalid::new("adopt.nodeSelector", lost, allowed));
         }
     }
-    let quota = match object.status.as_ref().and_then(|status| status.quota.as_ref()) {
-        Some(quota) => {
-            limits(quota).map_err(|invalid| Invalid { field: format!("status.quota.{}", invalid.field), ..invalid })?
-        }
-        None => Limits::default(),
-    };
-    let largest_pod = spec.largest_pod.as_ref().map(|size| {
-        let api::PodSize { cpu, memory } = size.clone();
-        api::PodResources { pods: None, cpu, memory }
-    });
     Ok(policy::VirtualNode {
         name: name(&object.metadata),
         node_name: None,
@@ -69,17 +68,22 @@ fn node_spec(object: &api::VirtualNode, prices: Option<Prices>) -> Result<policy
         },
         labels: node_labels(spec, backend.architecture)?,
         closed: None,
-        prices,
+        prices: None,
         start_latency,
         billed_startup,
         start_deadline,
         interruptions_per_1000_hours: interruptions(spec)?,
         limits: optional(spec.limits.as_ref(), "limits")?,
-        quota,
+        quota: Limits::default(),
         capabilities: capabilities(&spec.capabilities)?,
         mhz_per_core: backend.mhz_per_core,
-        largest_pod: optional(largest_pod.as_ref(), "largestPod")?,
+        largest_pod: spec.largest_pod.as_ref().map_or(Ok(Limits::default()), |written| size(written, "largestPod"))?,
     })
+}
+
+fn size(size: &api::PodSize, field: &str) -> Result<Limits, Invalid> {
+    let api::PodSize { cpu, memory } = size.clone();
+    limits(&api::PodResources { pods: None, cpu, memory }).map_err(|invalid| invalid.within(field))
 }
 
 /// What the settings of the provider say to the engine.

@@ -16,6 +16,7 @@ use super::writes::Writer;
 use super::{Fence, Handle, daemon_sets, guarding, marking, now, observing};
 use crate::committer::{Committer, Event, Settings};
 use crate::metrics::{Gauges, Limits, Metrics};
+use crate::observation::Pace;
 
 /// Events that may wait for the committer. A watch that is faster waits for its place: nothing is dropped.
 const QUEUE: usize = 1024;
@@ -67,7 +68,7 @@ impl Driver {
         keepers.spawn(marking::keep(fenced.clone(), settings.await_guards, handle.clone(), events.clone()));
         if settings.observe_backends {
             let clouds = Arc::new(observing::Clouds::new(client.clone(), &*settings.currency, metrics.clone()));
-            keepers.spawn(observing::keep(fenced.clone(), clouds, settings.currency.to_string()));
+            keepers.spawn(observing::keep(fenced.clone(), clouds, settings.currency.to_string(), Pace::STANDARD));
         }
         let hands = Some(Hands { writer: Writer::new(fenced, events), keepers });
         let tick = settings.tick;

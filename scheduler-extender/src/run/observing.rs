@@ -17,12 +17,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::now;
 use crate::api::{Invalid, VirtualNode};
-use crate::clouds::{self, Credentials};
+use crate::clouds::{self, Credentials, Endpoints};
 use crate::compile;
 use crate::metrics::Metrics;
-use crate::observation::{BACKEND_HEALTHY, Backend, Priced};
+use crate::observation::{BACKEND_HEALTHY, Backend, Pace, Priced};
 
-/// How often the set of virtual nodes is compared with what is observed.
+/// How often the set of virtual nodes is compared with what is observed, at least.
 const LOOK: Duration = Duration::from_secs(1);
 /// An answer that takes longer is as good as none.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,6 +43,7 @@ pub struct Clouds {
     client: Client,
     currency: String,
     metrics: Arc<Metrics>,
+    endpoints: Endpoints,
 }
 
 /// Counts the calls that fail.
@@ -65,7 +66,8 @@ struct Watched {
 type Answer = (String, Option<i64>, Result<Result<Observation, Error>, Invalid>, Option<Arc<dyn Provider>>);
 
 /// Observes for ever.
-pub async fn keep(client: Client, connect: Arc<dyn Connect>, currency: String) -> anyhow::Result<()> {
+pub async fn keep(client: Client, connect: Arc<dyn Connect>, currency: String, pace: Pace) -> anyhow::Result<()> {
+    let look = LOOK.min(pace.retry);
     let nodes: Api<VirtualNode> = Api::all(client);
     let mut watched: HashMap<String, Watched> = HashMap::new();
     let mut questions: JoinSet<Answer> = JoinSet::new();
@@ -74,7 +76,7 @@ pub async fn keep(client: Client, connect: Arc<dyn Connect>, currency: String) -
             Ok(Ok(listed)) => listed.items,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "VirtualNodes not listed; it is tried again");
-                sleep(LOOK).await;
+                sleep(look).await;
                 continue;
             }
             Err(_) => continue,
@@ -93,7 +95,7 @@ pub async fn keep(client: Client, connect: Arc<dyn Connect>, currency: String) -
             }
         }
         let looked = Instant::now();
-        while let Some(left) = LOOK.checked_sub(looked.elapsed()) {
+        while let Some(left) = look.checked_sub(looked.elapsed()) {
             if questions.is_empty() {
                 sleep(left).await;
                 break;
@@ -113,7 +115,7 @@ pub async fn keep(client: Client, connect: Arc<dyn Connect>, currency: String) -
                 Ok(answer) => known.backend.answered(answer),
                 Err(invalid) => known.backend = Backend::not_configured(invalid.to_string()),
             }
-            known.due = Instant::now() + known.backend.wait();
+            known.due = Instant::now() + known.backend.wait(&pace);
             write(&nodes, node, &known.backend, &currency).await;
         }
     }
@@ -158,11 +160,13 @@ fn priced(node: &VirtualNode, backend: &Backend, currency: &str) -> Option<Price
         let prices = compile::virtual_node(node, currency).ok()?.prices?;
         return Some(Priced { prices, source: "spec.pricing".to_owned() });
     }
-    if let Some(prices) = backend.published() {
+    let built_in = clouds::built_in_prices(node, currency);
+    // Clouds publish theirs in one currency. Where a list cannot be read, providers say what is built in, too.
+    let published = backend.published().filter(|_| node.spec.in_memory.is_some() || currency == providers::prices::CURRENCY);
+    if let Some(prices) = published.filter(|prices| built_in.as_ref().is_none_or(|built_in| built_in.prices != *prices)) {
         return Some(Priced { prices, source: "the provider's price list".to_owned() });
     }
-    let built_in = clouds::built_in_prices(node, currency)?;
-    Some(Priced { prices: built_in.prices, source: format!("built in: {}", built_in.source) })
+    built_in.map(|built_in| Priced { prices: built_in.prices, source: format!("built in: {}", built_in.source) })
 }
 
 // === impl Watched ===
@@ -178,7 +182,12 @@ impl Watched {
 impl Clouds {
     /// With Secrets read through this client.
     pub fn new(client: Client, currency: impl Into<String>, metrics: Arc<Metrics>) -> Clouds {
-        Clouds { client, currency: currency.into(), metrics }
+        Clouds { client, currency: currency.into(), metrics, endpoints: Endpoints::default() }
+    }
+
+    /// The same with clouds that are somewhere else.
+    pub fn at(self, endpoints: Endpoints) -> Clouds {
+        Clouds { endpoints, ..self }
     }
 
     /// What tells this cluster from others: the UID that it was given with its first namespace.
@@ -220,7 +229,8 @@ impl Connect for Clouds {
     fn connect<'a>(&'a self, object: &'a VirtualNode) -> BoxFuture<'a, Result<Arc<dyn Provider>, Invalid>> {
         Box::pin(async move {
             let (cluster, credentials) = (self.cluster().await?, self.credentials(object).await?);
-            let provider = clouds::connect(object, &credentials, &cluster, &self.currency, Arc::new(now)).await?;
+            let provider =
+                clouds::connect(object, &credentials, &cluster, &self.currency, Arc::new(now), &self.endpoints).await?;
             let kind = compile::virtual_node(object, &self.currency)?.provider;
             let failures = Failures { metrics: self.metrics.clone(), provider: kind, node: object.name_any() };
             Ok(Arc::new(Observed::new(provider, failures)) as Arc<dyn Provider>)

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use policy::Shape;
 use policy::virtual_node::CapacityType;
-use providers::aci::{Aci, Settings};
+use providers::aci::{Access, Aci, Settings};
 use providers::{Container, Ownership, PodRequest, PodUid, Provider};
+use serde_json::{Value, json};
 
 use super::contract::{self, HELLO, Stage, Trouble};
 use bench::Subscription;
@@ -23,14 +24,14 @@ use bench::Subscription;
 const GB: i64 = 1_000_000_000;
 
 /// One subscription of the double, and the virtual nodes that use it.
-struct Azure {
+pub(super) struct Azure {
     subscription: Subscription,
     provider: Arc<Aci>,
 }
 
 impl Azure {
     /// `name` is a part of the subscription's identifier: each test has its own.
-    fn new(name: u32) -> Azure {
+    pub(super) fn new(name: u32) -> Azure {
         Azure::with(name, |settings| settings)
     }
 
@@ -42,6 +43,18 @@ impl Azure {
 
     fn spot(name: u32) -> Azure {
         Azure::with(name, |settings| Settings { capacity_type: CapacityType::Spot, ..settings })
+    }
+
+    /// How other providers reach it, and what a VirtualNode says of it.
+    pub(super) fn elsewhere(&self) -> (Access, Value) {
+        let Settings { subscription_id, resource_group, location, .. } = self.subscription.settings("");
+        let spec = json!({"subscriptionId": subscription_id, "resourceGroup": resource_group, "location": location});
+        (self.subscription.access(), spec)
+    }
+
+    /// Whether every request and every answer was as Azure's description of the service says.
+    pub(super) fn nothing_was_violated(&self) {
+        self.subscription.nothing_was_violated();
     }
 }
 

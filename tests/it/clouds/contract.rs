@@ -296,6 +296,18 @@ async fn failure_after_acceptance(stage: &impl Stage) {
 
 async fn usage(stage: &impl Stage) {
     let (provider, uid) = (stage.provider(), uid("usage"));
+    // Pods of earlier steps may still be ending, and count until they have.
+    let ending = async || {
+        let listed = provider.list(1000).await.expect("a list");
+        listed.iter().filter(|pod| pod.phase != RemotePhase::Stopped).count()
+    };
+    for _ in 0..PATIENCE {
+        if ending().await == 0 {
+            break;
+        }
+        stage.moment().await;
+    }
+    assert_eq!(ending().await, 0, "deleted, and still there");
     let before = provider.observe().await.expect("well").usage;
     let request = stage.request(&uid);
     let id = provider.create(&request).await.expect("accepted").id;

@@ -24,7 +24,7 @@ use super::contract::{self, HELLO, Stage, Trouble};
 const PASSWORD: &str = "hunter2-is-secret";
 
 /// Fargate on the double, in virtual time.
-struct Ecs {
+pub(super) struct Ecs {
     double: Double,
     millis: Arc<AtomicI64>,
     provider: Arc<Fargate>,
@@ -64,7 +64,7 @@ fn pod(uid: &PodUid) -> PodRequest {
 }
 
 impl Ecs {
-    async fn start() -> Ecs {
+    pub(super) async fn start() -> Ecs {
         let millis = Arc::new(AtomicI64::new(1_790_000_000_000));
         let read = millis.clone();
         let clock: Clock = Arc::new(move || Timestamp::from_millis(read.load(Ordering::Relaxed)));
@@ -77,6 +77,16 @@ impl Ecs {
         let restarted = connect("fargate").await;
         let stranger = connect("another").await;
         Ecs { double, millis, provider, restarted, stranger }
+    }
+
+    /// How other providers reach it.
+    pub(super) fn access(&self) -> Access {
+        access(self.double.endpoint())
+    }
+
+    /// Somebody takes the capacity providers from the cluster.
+    pub(super) fn lose_capacity_providers(&self) {
+        self.double.inject(Fault::NoClusterProviders);
     }
 
     fn pass(&self, time: Duration) {

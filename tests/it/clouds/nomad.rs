@@ -1,6 +1,6 @@
 //! Nomad: the contract and what is particular to it, against a real agent where `NOMAD_ADDR` names one, else the stand-in.
 
-mod front;
+pub(super) mod front;
 mod particular;
 mod replay;
 mod stand_in;
@@ -24,7 +24,7 @@ use super::contract::{self, HELLO, Stage, Trouble};
 const MAIN: &str =
     r#"echo "$GREETING"; until [ -s "$NOMAD_TASK_DIR/finish" ]; do sleep 0.05; done; exit "$(cat "$NOMAD_TASK_DIR/finish")""#;
 
-struct Nomad {
+pub(super) struct Nomad {
     front: Front,
     agent: Agent,
     trouble: Mutex<Option<Trouble>>,
@@ -32,11 +32,18 @@ struct Nomad {
 }
 
 impl Nomad {
-    async fn new() -> Nomad {
+    pub(super) async fn new() -> Nomad {
         let agent = agent().await;
         let front = Front::start(&agent.url).await;
         let provider = Arc::new(provider(&front.url(), "nomad-dc1"));
         Nomad { front, agent, trouble: Mutex::new(None), provider }
+    }
+
+    /// The agent's address over TLS, and the authority that vouches for it, as PEM. Faults are staged with the front.
+    pub(super) async fn over_tls(&self) -> (Front, String) {
+        let authority = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        let pem = authority.cert.pem();
+        (Front::start_tls(&self.agent.url, &pem, &authority.signing_key.serialize_pem()).await, pem)
     }
 
     /// How many Nomad Variables a job has.
@@ -57,6 +64,14 @@ struct Agent {
     stand_in: Option<StandIn>,
     /// A real agent is there for one test at a time: what runs on it is counted.
     _turn: Option<MutexGuard<'static, ()>>,
+}
+
+impl Agent {
+    /// Seconds between a command's own end and that of its container, which would take it along: the agent must have told of
+    /// the one before it sees the other. A real one on a busy machine needs longer than the stand-in.
+    fn pause(&self) -> f32 {
+        if self.stand_in.is_some() { 0.3 } else { 2.0 }
+    }
 }
 
 /// The agent that `NOMAD_ADDR` names, else a stand-in.
@@ -82,6 +97,18 @@ fn provider(url: &str, virtual_node: &str) -> NomadProvider {
     let token = std::env::var("NOMAD_TOKEN").ok().map(Secret::new);
     let connection = Connection { address: url.to_owned(), token, authorities: None };
     NomadProvider::new(Settings::new(ownership(virtual_node), 1000), &connection, clock()).expect("a provider")
+}
+
+/// What the front does in such trouble; the rest is done by what is asked for.
+pub(super) fn fault(trouble: Trouble) -> Option<Fault> {
+    match trouble {
+        Trouble::Throttling => Some(Fault::Status(429, "too many connections")),
+        Trouble::ExpiredCredentials => Some(Fault::Status(403, "Permission denied")),
+        Trouble::PartialOutage => Some(Fault::HalfOfCalls),
+        Trouble::LostAnswer => Some(Fault::LostRegistration),
+        Trouble::QuotaExceeded => Some(Fault::Quota),
+        Trouble::NoCapacity | Trouble::UnpullableImage => None,
+    }
 }
 
 /// A pod whose one container runs a script.
@@ -148,14 +175,7 @@ impl Stage for Nomad {
 
     async fn begin(&self, trouble: Trouble) {
         *self.trouble.lock().expect("no test has panicked") = Some(trouble);
-        self.front.stage(match trouble {
-            Trouble::Throttling => Some(Fault::Status(429, "too many connections")),
-            Trouble::ExpiredCredentials => Some(Fault::Status(403, "Permission denied")),
-            Trouble::PartialOutage => Some(Fault::HalfOfCalls),
-            Trouble::LostAnswer => Some(Fault::LostRegistration),
-            Trouble::QuotaExceeded => Some(Fault::Quota),
-            Trouble::NoCapacity | Trouble::UnpullableImage => None,
-        });
+        self.front.stage(fault(trouble));
     }
 
     async fn end_trouble(&self) {
@@ -165,8 +185,8 @@ impl Stage for Nomad {
 
     async fn finish(&self, uid: &PodUid, code: i32) {
         let id = self.provider.get(uid).await.expect("a pod").id;
-        // A moment later, or the command is killed with its container before it has ended.
-        let script = format!(r#"(sleep 0.3; echo {code} > "$NOMAD_TASK_DIR/finish") > /dev/null 2>&1 &"#);
+        let pause = self.agent.pause();
+        let script = format!(r#"(sleep {pause}; echo {code} > "$NOMAD_TASK_DIR/finish") > /dev/null 2>&1 &"#);
         assert_eq!(run(&*self.provider, &id, &["/bin/sh", "-c", &script]).await.2, Some(0));
     }
 

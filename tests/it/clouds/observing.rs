@@ -1,5 +1,7 @@
 //! What a backend says of itself, in `VirtualNode.status` of a real API server.
 
+mod doubles;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,6 +12,7 @@ use policy::virtual_node::Limits;
 use providers::Provider;
 use providers::memory::{Backend, Fault, FaultWindow, MemoryProvider, Settings};
 use scheduler_extender::api::{Invalid, VirtualNode};
+use scheduler_extender::observation::Pace;
 use scheduler_extender::run::observing::{self, Connect};
 use serde_json::json;
 use world::control_plane::wait_until;
@@ -77,7 +80,7 @@ async fn quota_usage_prices_and_health_are_written_and_a_backend_reopens_by_itse
         provider: MemoryProvider::new(cloud, Arc::new(scheduler_extender::run::now)),
         connected: AtomicUsize::new(0),
     });
-    let observing = tokio::spawn(observing::keep(scenario.client.clone(), staged.clone(), "USD".to_owned()));
+    let observing = tokio::spawn(observing::keep(scenario.client.clone(), staged.clone(), "USD".to_owned(), Pace::STANDARD));
 
     let node = until(&nodes, "priced", "True", "Answers").await;
     let status = node.status.expect("a status");

@@ -149,6 +149,38 @@ fn a_backend_that_fails_again_is_left_alone_for_longer_and_a_success_forgives() 
 }
 
 #[test]
+fn one_pod_finds_out_whether_a_backend_starts_such_pods_again() {
+    let (mut cluster, _) = sent();
+    let show = |cluster: &mut Cluster, name: &str, status: Value| {
+        let binding = cluster.bound.iter().find(|binding| &*binding.pod.name == name).expect("a Binding").clone();
+        cluster.pod(name, on_virtual(&binding, json!([]), status));
+        cluster.settle();
+    };
+    let running = || {
+        json!({"phase": "Running", "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true,
+        "restartCount": 0, "state": {"running": {"startedAt": "2026-09-21T00:00:00Z"}}}]})
+    };
+    show(&mut cluster, "a", json!({"phase": "Failed"}));
+    cluster.wait(61);
+    for name in ["b", "c", "d"] {
+        cluster.pod(name, json!({}));
+    }
+    cluster.settle();
+    let there = |cluster: &Cluster, node: &str| cluster.bound.iter().filter(|binding| &*binding.node == node).count();
+    assert_eq!((there(&cluster, "virtual-0"), there(&cluster, "virtual-1")), (2, 2), "a, then one of three");
+    let probe = cluster.bound.iter().rfind(|binding| &*binding.node == "virtual-0").expect("the probe").pod.name.clone();
+    show(&mut cluster, &probe, json!({"phase": "Failed"}));
+    cluster.wait(61);
+    assert_eq!(goes(&mut cluster, "e"), "virtual-1", "left alone for longer");
+    cluster.wait(61);
+    assert_eq!(goes(&mut cluster, "f"), "virtual-0");
+    assert_eq!(goes(&mut cluster, "g"), "virtual-1");
+    show(&mut cluster, "f", running());
+    assert_eq!(goes(&mut cluster, "h"), "virtual-0");
+    assert_eq!(goes(&mut cluster, "i"), "virtual-0", "open for all");
+}
+
+#[test]
 fn a_backend_that_says_that_it_fails_gets_the_usual_time_only() {
     let (mut cluster, _) = sent();
     let condition = json!({"type": "BackendHealthy", "status": "False", "reason": "Tested", "message": "",

@@ -32,6 +32,75 @@ fn a_quota_that_is_withdrawn_bounds_nothing_and_one_that_cannot_be_read_changes_
     assert_eq!(cluster.bound.len(), 3);
 }
 
+/// A status as the leader writes it: what the cloud allows, what it says is in use, and when it said so.
+fn observed(cluster: &Cluster, quota: i64, in_use: i64) -> Value {
+    let at = jiff::Timestamp::from_millisecond(cluster.now.millis()).expect("a time");
+    json!({"quota": {"pods": quota}, "usage": {"pods": in_use, "cpu": "0m", "memory": "0"}, "observedAt": at.to_string()})
+}
+
+#[test]
+fn what_others_use_of_a_quota_is_left_to_them_and_our_own_pods_count_once() {
+    let mut cluster = synced(0, dedicated_first());
+    cluster.virtual_node(observed(&cluster, 4, 3));
+    for name in ["a", "b", "c"] {
+        cluster.pod(name, Cluster::unschedulable());
+    }
+    cluster.settle();
+    assert_eq!(cluster.bound_names(), ["a"], "others have three of four");
+    assert!(cluster.notes.iter().any(|note| note.reason == "LimitReached"), "{:?}", cluster.notes);
+    // The cloud sees ours, too: nothing is new.
+    cluster.now = cluster.now + Duration::from_secs(30);
+    cluster.virtual_node(observed(&cluster, 4, 4));
+    cluster.settle();
+    assert_eq!(cluster.bound.len(), 1);
+    // Ours ends, and its place is free. The same answer, told again for another reason, is not held against the present.
+    let answer = observed(&cluster, 4, 4);
+    cluster.tell(Event::PodGone { uid: Arc::from("uid-a") });
+    for _ in 0..3 {
+        cluster.virtual_node(answer.clone());
+    }
+    cluster.settle();
+    assert_eq!(cluster.bound_names(), ["a", "b"]);
+    // One of the others ends.
+    cluster.now = cluster.now + Duration::from_secs(30);
+    cluster.virtual_node(observed(&cluster, 4, 3));
+    cluster.settle();
+    assert_eq!(cluster.bound_names(), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_pod_that_is_too_large_for_what_is_left_waits_until_it_is_not() {
+    let mut cluster = synced(0, dedicated_first());
+    cluster.virtual_node(json!({"largestPod": {"cpu": "500m"}}));
+    cluster.pod("a", Cluster::unschedulable());
+    cluster.settle();
+    assert!(cluster.bound.is_empty());
+    let told: Vec<_> = cluster.notes.iter().map(|note| (note.reason, &*note.text)).collect();
+    assert_eq!(told, [("BackendInfeasible", "does not burst: the pod needs 1 vCPU and the largest size has 0.5")]);
+    cluster.virtual_node(json!({"largestPod": {"cpu": "1"}}));
+    cluster.settle();
+    assert_eq!(cluster.bound_names(), ["a"]);
+}
+
+#[test]
+fn what_a_cloud_said_before_a_restart_is_not_held_against_the_pods_of_now() {
+    let mut cluster = Cluster::new(0);
+    cluster.policy(dedicated_first());
+    let before = observed(&cluster, 2, 2);
+    cluster.virtual_node(before.clone());
+    cluster.now = cluster.now + Duration::from_secs(5);
+    cluster.tell(Event::Synced);
+    cluster.virtual_node(before);
+    cluster.pod("a", Cluster::unschedulable());
+    cluster.settle();
+    assert_eq!(cluster.bound_names(), ["a"], "what was in use may have been a pod of our own");
+    cluster.now = cluster.now + Duration::from_secs(5);
+    cluster.virtual_node(observed(&cluster, 2, 2));
+    cluster.pod("b", Cluster::unschedulable());
+    cluster.settle();
+    assert_eq!(cluster.bound_names(), ["a"], "one of ours and one of somebody else");
+}
+
 #[test]
 fn a_budget_that_never_was_usable_says_why_and_keeps_the_books_of_its_predecessor() {
     let mut cluster = synced(0, dedicated_first());

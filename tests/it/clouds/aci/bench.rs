@@ -146,21 +146,29 @@ impl Subscription {
     }
 
     pub(super) fn provider(&self, settings: Settings) -> Aci {
+        self.provider_with_prices(settings, self.retail_prices())
+    }
+
+    fn retail_prices(&self) -> String {
         let host = self.bench.unchecked.trim_start_matches("http://");
-        self.provider_with_prices(settings, format!("{}/api/retail/prices?host={host}", self.bench.unchecked))
+        format!("{}/api/retail/prices?host={host}", self.bench.unchecked)
     }
 
     /// A provider whose price list is somewhere else.
     pub(super) fn provider_with_prices(&self, settings: Settings, retail_prices: String) -> Aci {
         let millis = self.millis.clone();
         let clock: Clock = Arc::new(move || Timestamp::from_millis(millis.load(Ordering::Relaxed)));
-        let access = Access {
+        Aci::new(settings, Access { retail_prices, ..self.access() }, clock).expect("settings")
+    }
+
+    /// The way to the double.
+    pub(super) fn access(&self) -> Access {
+        Access {
             credential: Arc::new(Static),
             transport: Some(Arc::new(self.transport.clone())),
-            retail_prices,
+            retail_prices: self.retail_prices(),
             log_pace: Pace { shortest: Duration::from_millis(5), longest: Duration::from_millis(40) },
-        };
-        Aci::new(settings, access, clock).expect("settings")
+        }
     }
 
     pub(super) fn now(&self) -> Timestamp {

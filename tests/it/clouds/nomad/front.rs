@@ -231,7 +231,8 @@ fn as_process(task: &mut Value) {
 
 /// What the agent says of its driver, as docker says it.
 fn as_docker(text: &str) -> String {
-    let text = text.replace("\"raw_exec\"", "\"docker\"");
+    // An agent without docker has a driver of that name, too: one that was not detected.
+    let text = text.replace("\"docker\"", "\"no-docker\"").replace("\"raw_exec\"", "\"docker\"");
     let mut out = String::new();
     let mut rest = text.as_str();
     // failed to launch command with executor: … binary \"/no/such/image/x\" could not be found
