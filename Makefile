@@ -16,7 +16,7 @@ help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the program `spillway` with all its clouds (release)
-	cargo build --release --locked --features clouds
+	cargo build --release --locked
 
 # Incremental compilation costs disk and time where everything is built once.
 test: export CARGO_INCREMENTAL = 0

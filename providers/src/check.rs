@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 
+use policy::virtual_node::Prices;
+
+use crate::prices::{CURRENCY, ListPrices, UnknownPrice};
 use crate::{
     Error, ErrorKind, Exit, Health, LogQuery, Observation, Operation, PodRequest, PodUid, Provider, RemoteId, RemotePhase,
 };
@@ -24,9 +27,14 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How much of its output is shown.
 const OUTPUT_BYTES: u64 = 4096;
 
-/// Quota, usage and health; what Spillway has running there; a pod that does not exist. Nothing is made.
-pub async fn look(provider: &dyn Provider) -> Vec<Step> {
-    let observed = provider.observe().await.map(|observation| described(&observation));
+/// Quota, usage and health; prices; what Spillway has running there; a pod that does not exist. Nothing is made.
+///
+/// `built_in` are the prices where the cloud publishes none; `None` where they are the admin's own business.
+pub async fn look(provider: &dyn Provider, built_in: Option<Result<ListPrices, UnknownPrice>>) -> Vec<Step> {
+    let observed = provider.observe().await;
+    let published = observed.as_ref().ok().and_then(|observation| observation.prices);
+    let priced = priced(published, built_in).map_err(|unknown| unexpected(provider, Operation::Observe, unknown.to_string()));
+    let observed = observed.map(|observation| described(&observation));
     let listed = provider.list(1000).await.map(|pods| format!("{} pods of this virtual node", pods.len()));
     let unknown = match provider.get(&PodUid::new(NOBODY)).await {
         Err(error) if error.kind == ErrorKind::NotFound => Ok("not found, as it should be".to_owned()),
@@ -35,6 +43,7 @@ pub async fn look(provider: &dyn Provider) -> Vec<Step> {
     };
     vec![
         Step { name: "quota, usage, health", outcome: observed },
+        Step { name: "prices", outcome: priced },
         Step { name: "list", outcome: listed },
         Step { name: "get an unknown pod", outcome: unknown },
     ]
@@ -53,11 +62,37 @@ pub async fn run(provider: &dyn Provider, request: &PodRequest, patience: Durati
     steps.push(Step { name: "run to its end", outcome: ended(provider, &request.uid, patience).await });
     let container = request.containers.first().map(|container| container.name.clone()).unwrap_or_default();
     let query = LogQuery { limit_bytes: Some(OUTPUT_BYTES), ..LogQuery::all(container) };
-    steps.push(Step { name: "logs", outcome: output(provider, &id, &query).await });
+    steps.push(Step { name: "logs", outcome: kept(output(provider, &id, &query).await) });
     for name in ["delete", "delete again"] {
         steps.push(Step { name, outcome: provider.delete(&id).await.map(|()| "gone".to_owned()) });
     }
     steps
+}
+
+/// What a pod costs there, and who says so. Where no list can be read, providers give what is built in as published.
+fn priced(published: Option<Prices>, built_in: Option<Result<ListPrices, UnknownPrice>>) -> Result<String, UnknownPrice> {
+    let (prices, source) = match (published, built_in) {
+        (Some(prices), Some(Ok(list))) if list.prices == prices => (prices, list.source),
+        (Some(prices), _) => (prices, "published"),
+        (None, Some(list)) => {
+            let list = list?;
+            (list.prices, list.source)
+        }
+        (None, None) => return Ok("none published: set spec.pricing of the virtual node".to_owned()),
+    };
+    let Prices { vcpu, gb, ephemeral_gb, .. } = prices;
+    let [vcpu, gb, disk] = [vcpu, gb, ephemeral_gb].map(|rate| rate.hourly().to_string());
+    Ok(format!("{CURRENCY} {vcpu} per vCPU, {gb} per GB, {disk} per GB of disk an hour; {source}"))
+}
+
+/// Output that nobody was to keep is not missing.
+fn kept(output: Result<String, Error>) -> Result<String, Error> {
+    match output {
+        Err(Error { kind: ErrorKind::Unsupported, source, .. }) => {
+            Ok(source.map_or_else(|| "cannot be read there".to_owned(), |words| words.to_string()))
+        }
+        output => output,
+    }
 }
 
 fn described(observation: &Observation) -> String {
@@ -70,7 +105,7 @@ fn described(observation: &Observation) -> String {
     let (quota, usage) = (&observation.quota, &observation.usage);
     let cores = |millis: i64| millis / 1000;
     format!(
-        "{health}; {} of {} pods, {} of {} vCPUs in use",
+        "{health}; {} pods of {}, {} vCPUs of {} in use",
         usage.pods,
         of(quota.pods),
         cores(usage.cpu_millis),

@@ -19,6 +19,7 @@ mod price_list;
 mod recent;
 mod secrets;
 mod settings;
+mod signed;
 mod status;
 mod translation;
 
@@ -37,6 +38,7 @@ use policy::Timestamp;
 
 use self::failure::told;
 use self::recent::Recent;
+use self::signed::Signed;
 use crate::{
     Clock, Error, ErrorKind, Limiter, LogQuery, LogStream, Observation, Operation, PodRequest, PodUid, Provider, RemoteId,
     RemotePhase, RemotePod,
@@ -60,6 +62,15 @@ const CONSISTENCY: Duration = Duration::from_secs(120);
 const REMEMBERED: usize = 20_000;
 /// How long a launch may wait for its turn.
 const LAUNCH_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a call is tried, by the SDK or by [`signed`] and by nobody else: few times and soon, because whoever called has a
+/// plan of his own.
+const ATTEMPTS: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long is waited for a connection, for the answer to one attempt, and for all of it.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+const ATTEMPT_PATIENCE: Duration = Duration::from_secs(10);
+const CALL_PATIENCE: Duration = Duration::from_secs(25);
 
 /// An ECS cluster as a [`Provider`].
 pub struct Fargate {
@@ -81,9 +92,7 @@ pub struct Fargate {
 #[derive(Clone)]
 struct Clients {
     ecs: aws_sdk_ecs::Client,
-    logs: aws_sdk_cloudwatchlogs::Client,
-    quotas: aws_sdk_servicequotas::Client,
-    secrets: aws_sdk_secretsmanager::Client,
+    others: Arc<Signed>,
     http: reqwest::Client,
 }
 
@@ -99,14 +108,13 @@ struct Known {
 
 impl Fargate {
     /// Prepares calls; makes none, but for what finding credentials may take.
-    pub async fn connect(settings: Settings, access: Access, clock: Clock) -> Result<Fargate, Error> {
+    pub async fn connect(settings: Settings, mut access: Access, clock: Clock) -> Result<Fargate, Error> {
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(3))
-            .operation_attempt_timeout(Duration::from_secs(10))
-            .operation_timeout(Duration::from_secs(25));
-        // The only layer that repeats calls; few and soon, because whoever called has a plan of his own.
-        let retries = RetryConfig::standard().with_max_attempts(3);
-        let retries = retries.with_initial_backoff(Duration::from_millis(250)).with_max_backoff(Duration::from_secs(2));
+            .connect_timeout(CONNECT_PATIENCE)
+            .operation_attempt_timeout(ATTEMPT_PATIENCE)
+            .operation_timeout(CALL_PATIENCE);
+        let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS);
+        let retries = retries.with_initial_backoff(FIRST_PAUSE).with_max_backoff(LONGEST_PAUSE);
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(settings.region.clone()))
             .retry_config(retries)
@@ -119,15 +127,12 @@ impl Fargate {
             loader = loader.endpoint_url(endpoint);
         }
         let config = loader.load().await;
-        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(3)).timeout(Duration::from_secs(60)).build();
+        let http = reqwest::Client::builder().connect_timeout(CONNECT_PATIENCE).build();
         let http = http.map_err(|error| Error::new(ErrorKind::Unavailable, NAME, Operation::Observe).because(error))?;
-        let clients = Clients {
-            ecs: aws_sdk_ecs::Client::new(&config),
-            logs: aws_sdk_cloudwatchlogs::Client::new(&config),
-            quotas: aws_sdk_servicequotas::Client::new(&config),
-            secrets: aws_sdk_secretsmanager::Client::new(&config),
-            http,
-        };
+        // Whoever leads all calls somewhere else means the price list, too.
+        access.price_list = access.price_list.map(|usual| signed::elsewhere(&config, "Pricing").unwrap_or(usual));
+        let others = Arc::new(Signed::new(&config, http.clone(), clock.clone()).await?);
+        let clients = Clients { ecs: aws_sdk_ecs::Client::new(&config), others, http };
         let launches = Limiter::new(settings.launches, clock.clone());
         Ok(Fargate {
             settings,

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "aci")]
 pub mod aci;
+#[cfg(any(feature = "aci", feature = "fargate", feature = "nomad"))]
+mod body;
 mod bucket;
 pub mod check;
 mod error;

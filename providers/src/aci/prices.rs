@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Settings;
-use crate::{Error, ErrorKind, Operation};
+use crate::{Error, ErrorKind, Operation, body};
 
 /// A filtered list is a dozen entries; ten pages of a hundred are more than the whole service has in one location.
 const PAGES: usize = 10;
@@ -76,15 +76,8 @@ pub(super) async fn read(
 }
 
 async fn page(client: &reqwest::Client, url: Url) -> Result<Page, Box<dyn std::error::Error + Send + Sync>> {
-    let mut answer = client.get(url).timeout(TIMEOUT).send().await?.error_for_status()?;
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > BODY_BYTES {
-            return Err("a page of prices is too large".into());
-        }
-    }
-    Ok(serde_json::from_slice(&body)?)
+    let answer = client.get(url).timeout(TIMEOUT).send().await?.error_for_status()?;
+    Ok(serde_json::from_slice(&body::read(answer, BODY_BYTES).await?)?)
 }
 
 /// The two meters that are billed. Others have nearly the same names: confidential, GPU, Windows, the other capacity type.

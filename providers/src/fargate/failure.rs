@@ -20,20 +20,25 @@ where
     let code = error.meta().code().unwrap_or_default();
     let message = error.meta().message().unwrap_or_default();
     match error {
-        SdkError::ServiceError(_) | SdkError::ResponseError(_) => {
-            let words = match (code, status) {
-                ("", Some(status)) => format!("HTTP {status}"),
-                _ => format!("{code}: {message}"),
-            };
-            told(exception(code, message, status), operation, &words)
-        }
-        // Never sent, or no answer in time. Without credentials nothing is signed; then a human must act.
-        _ => {
-            let words = DisplayErrorContext(error).to_string();
-            let unsigned = chain_mentions(error, "credential");
-            told(if unsigned { ErrorKind::Denied } else { ErrorKind::Unavailable }, operation, &words)
-        }
+        SdkError::ServiceError(_) | SdkError::ResponseError(_) => refusal(code, message, status, operation),
+        _ => unanswered(error, operation),
     }
+}
+
+/// AWS said no. `code` is the constant part, `message` the sentence.
+pub(super) fn refusal(code: &str, message: &str, status: Option<u16>, operation: Operation) -> Error {
+    let words = match (code, status) {
+        ("", Some(status)) => format!("HTTP {status}"),
+        _ => format!("{code}: {message}"),
+    };
+    told(exception(code, message, status), operation, &words)
+}
+
+/// Never sent, or no answer in time. Without credentials nothing is signed; then a human must act.
+pub(super) fn unanswered(error: &(dyn std::error::Error + 'static), operation: Operation) -> Error {
+    let words = DisplayErrorContext(error).to_string();
+    let unsigned = chain_mentions(error, "credential");
+    told(if unsigned { ErrorKind::Denied } else { ErrorKind::Unavailable }, operation, &words)
 }
 
 /// An error in AWS's own words.
@@ -85,7 +90,7 @@ pub(super) fn exception(code: &str, message: &str, status: Option<u16>) -> Error
         // Nothing about the pod: the backend is set up wrongly, and a human must look.
         | "ClusterNotFoundException"
         | "PlatformUnknownException" => ErrorKind::Denied,
-        "ConflictException" => ErrorKind::Conflict,
+        "ConflictException" | "ResourceExistsException" => ErrorKind::Conflict,
         "ResourceNotFoundException" | "NoSuchResourceException" => ErrorKind::NotFound,
         "ClientException"
         | "InvalidParameterException"

@@ -5,14 +5,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use aws_sdk_cloudwatchlogs::error::SdkError;
-use aws_sdk_cloudwatchlogs::operation::get_log_events::{GetLogEventsError, GetLogEventsOutput};
 use aws_sdk_ecs::types as sdk;
 use futures::{StreamExt, stream};
 use policy::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::failure::{self, told};
-use super::{Clients, Fargate, status};
+use super::{Clients, Fargate, signed, status};
 use crate::{Error, ErrorKind, LogQuery, LogStream, Operation, RemoteId};
 
 /// `awslogs-stream-prefix`; streams are named prefix/container/task.
@@ -41,6 +40,35 @@ struct Reader {
     /// Reads after the container's end.
     last_reads: u32,
     done: bool,
+}
+
+/// The request `GetLogEvents`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GetLogEvents<'r> {
+    log_group_name: &'r str,
+    log_stream_name: &'r str,
+    start_from_head: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<String>,
+}
+
+/// Its answer: a page of a stream.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LogEvents {
+    #[serde(default)]
+    events: Vec<LogEvent>,
+    next_forward_token: Option<String>,
+    next_backward_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct LogEvent {
+    timestamp: Option<i64>,
+    message: Option<String>,
 }
 
 impl Fargate {
@@ -124,11 +152,11 @@ impl Reader {
     /// Reads on from the token.
     async fn page(&mut self) -> Result<Page, Error> {
         let Some(answer) = self.read(true, self.token.clone()).await? else { return Ok(Page::End) };
-        let next = answer.next_forward_token().map(str::to_owned);
-        let end = answer.events().is_empty() && (next.is_none() || next == self.token);
+        let next = answer.next_forward_token;
+        let end = answer.events.is_empty() && (next.is_none() || next == self.token);
         self.token = next.or_else(|| self.token.take());
-        for event in answer.events() {
-            self.ready.push_back(self.line(event.timestamp(), event.message()));
+        for event in &answer.events {
+            self.ready.push_back(self.line(event));
         }
         Ok(if end { Page::End } else { Page::More })
     }
@@ -140,14 +168,14 @@ impl Reader {
         for page in 0..TAIL_PAGES {
             let Some(answer) = self.read(false, token.clone()).await? else { break };
             if page == 0 {
-                self.token = answer.next_forward_token().map(str::to_owned);
+                self.token.clone_from(&answer.next_forward_token);
             }
-            for event in answer.events().iter().rev() {
+            for event in answer.events.iter().rev() {
                 if last.len() < lines {
-                    last.push_front(self.line(event.timestamp(), event.message()));
+                    last.push_front(self.line(event));
                 }
             }
-            let next = answer.next_backward_token().map(str::to_owned);
+            let next = answer.next_backward_token;
             if last.len() >= lines || next.is_none() || next == token {
                 break;
             }
@@ -160,35 +188,29 @@ impl Reader {
     }
 
     /// `None` where nothing was written yet: the stream is made with its first line.
-    async fn read(&self, from_head: bool, token: Option<String>) -> Result<Option<GetLogEventsOutput>, Error> {
-        let answer = self
-            .clients
-            .logs
-            .get_log_events()
-            .log_group_name(&self.group)
-            .log_stream_name(&self.stream)
-            .start_from_head(from_head)
-            .set_start_time(self.query.since.map(Timestamp::millis))
-            .set_next_token(token)
-            .send()
-            .await;
-        match answer {
+    async fn read(&self, from_head: bool, token: Option<String>) -> Result<Option<LogEvents>, Error> {
+        let request = GetLogEvents {
+            log_group_name: &self.group,
+            log_stream_name: &self.stream,
+            start_from_head: from_head,
+            start_time: self.query.since.map(Timestamp::millis),
+            next_token: token,
+        };
+        match self.clients.others.call(&signed::LOGS, "GetLogEvents", &request, Operation::Logs).await {
             Ok(answer) => Ok(Some(answer)),
-            Err(SdkError::ServiceError(error)) if matches!(error.err(), GetLogEventsError::ResourceNotFoundException(_)) => {
-                Ok(None)
-            }
-            Err(error) => Err(failure::error(&error, Operation::Logs)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    fn line(&self, at: Option<i64>, message: Option<&str>) -> Vec<u8> {
+    fn line(&self, event: &LogEvent) -> Vec<u8> {
         let mut line = String::new();
         if self.query.timestamps
-            && let Some(at) = at.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
+            && let Some(at) = event.timestamp.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
         {
             line = format!("{at:.3} ");
         }
-        line.push_str(message.unwrap_or_default());
+        line.push_str(event.message.as_deref().unwrap_or_default());
         line.push('\n');
         line.into_bytes()
     }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use aws_sdk_ecs::types as sdk;
 use policy::Timestamp;
 use policy::virtual_node::{CapacityType, Limits, Prices, Usage};
+use serde::Deserialize;
+use serde_json::json;
 
-use super::{Fargate, TASKS, failure, price_list, status};
+use super::{Fargate, TASKS, failure, price_list, signed, status};
 use crate::prices::{self, Offer};
 use crate::{Architecture, Error, ErrorKind, Health, Observation, OperatingSystem, Operation, Platform};
 
@@ -28,6 +30,19 @@ pub(super) struct Remembered {
 struct Published {
     asked_at: Option<Timestamp>,
     prices: Option<Prices>,
+}
+
+/// Answer of Service Quotas.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceQuota {
+    quota: Quota,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Quota {
+    value: Option<f64>,
 }
 
 impl Fargate {
@@ -90,17 +105,13 @@ impl Fargate {
             CapacityType::OnDemand => "L-3032A538",
             CapacityType::Spot => "L-36FBB829",
         };
-        let answer = self.clients.quotas.get_service_quota().service_code("fargate").quota_code(code).send().await;
+        let request = json!({"ServiceCode": "fargate", "QuotaCode": code});
+        let answer = self.clients.others.call(&signed::QUOTAS, "GetServiceQuota", &request, Operation::Observe).await;
         let vcpus = match answer {
-            Ok(answer) => answer.quota().and_then(aws_sdk_servicequotas::types::ServiceQuota::value),
-            Err(error) => {
-                let error = failure::error(&error, Operation::Observe);
-                // An account without the quota has no limit that we could know.
-                if error.kind != ErrorKind::NotFound {
-                    return Err(error);
-                }
-                None
-            }
+            Ok(ServiceQuota { quota }) => quota.value,
+            // An account without the quota has no limit that we could know.
+            Err(error) if error.kind == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
         };
         let quota = Limits { cpu_millis: vcpus.map(thousandths), ..Limits::default() };
         *self.observed.quota.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, quota));

@@ -10,18 +10,20 @@ use policy::virtual_node::Prices;
 use policy::{Rate, Timestamp};
 use serde::Deserialize;
 
-use crate::Architecture;
+use crate::{Architecture, body};
 
 /// The file of the largest region has about one megabyte.
 const MOST_BYTES: usize = 32 << 20;
+/// The whole file.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a price list was of no use.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PriceListError {
     #[error("no answer from the price list")]
     Unreachable(#[from] reqwest::Error),
-    #[error("the price list has more than {MOST_BYTES} bytes")]
-    TooLarge,
+    #[error("the price list was not read to its end")]
+    Unread(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the price list is not what it was")]
     Unreadable(#[from] serde_json::Error),
     #[error("the price list has no price for {0}")]
@@ -80,14 +82,8 @@ pub(super) async fn read(
     now: Timestamp,
 ) -> Result<Prices, PriceListError> {
     let url = format!("{}/offers/v1.0/aws/AmazonECS/current/{region}/index.json", base.trim_end_matches('/'));
-    let mut answer = http.get(url).send().await?.error_for_status()?;
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > MOST_BYTES {
-            return Err(PriceListError::TooLarge);
-        }
-    }
+    let answer = http.get(url).timeout(PATIENCE).send().await?.error_for_status()?;
+    let body = body::read(answer, MOST_BYTES).await.map_err(PriceListError::Unread)?;
     parse(&body, architecture, now)
 }
 

@@ -9,13 +9,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_ecs::types::{ContainerDefinition, TaskDefinition, TaskDefinitionFamilyStatus, TaskDefinitionStatus};
-use aws_sdk_secretsmanager::error::SdkError;
-use aws_sdk_secretsmanager::operation::create_secret::CreateSecretError;
-use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry, Tag};
 use policy::Timestamp;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
-use super::{Fargate, PodSecret, failure};
-use crate::{Error, Operation, PodRequest, PodUid};
+use super::settings::hex;
+use super::{Fargate, PodSecret, failure, signed};
+use crate::{Error, ErrorKind, Operation, PodRequest, PodUid};
 
 const TAG_OWNER: &str = "spillway.dev/owner";
 /// From one search for leftovers to the next.
@@ -28,6 +30,31 @@ const SWEEP_MOST: usize = 1000;
 /// When leftovers were last searched for.
 #[derive(Debug, Default)]
 pub(super) struct Sweep(Mutex<Option<Timestamp>>);
+
+/// What is read of the answers to `CreateSecret` and `DescribeSecret`.
+#[derive(Deserialize)]
+struct Arn {
+    #[serde(rename = "ARN")]
+    arn: String,
+}
+
+/// The answer to `ListSecrets`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SecretsPage {
+    #[serde(default)]
+    secret_list: Vec<ListedSecret>,
+    next_token: Option<String>,
+}
+
+/// A secret without what is in it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedSecret {
+    name: Option<String>,
+    /// Seconds since the epoch.
+    created_date: Option<f64>,
+}
 
 impl Fargate {
     fn secret_prefix(&self, uid: &PodUid) -> String {
@@ -59,27 +86,22 @@ impl Fargate {
     }
 
     async fn put_secret(&self, name: &str, secret: &PodSecret) -> Result<String, Error> {
-        let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
-        let answer = self
-            .clients
-            .secrets
-            .create_secret()
-            .name(name)
-            .secret_string(secret.content.expose())
-            .tags(tag(TAG_OWNER, &self.settings.owner()))
-            .tags(tag("spillway.dev/virtual-node", &self.settings.ownership.virtual_node))
-            .send()
-            .await;
-        let arn = match answer {
-            Ok(answer) => answer.arn,
+        let others = &self.clients.others;
+        // Libraries of AWS make one up; whoever calls without them must give one.
+        let token = hex(Sha256::digest(name.as_bytes()).as_slice(), 64);
+        let request = json!({"Name": name, "ClientRequestToken": token, "SecretString": secret.content.expose(), "Tags": [
+            {"Key": TAG_OWNER, "Value": self.settings.owner()},
+            {"Key": "spillway.dev/virtual-node", "Value": self.settings.ownership.virtual_node},
+        ]});
+        let answer: Result<Arn, Error> = others.call(&signed::SECRETS, "CreateSecret", &request, Operation::Create).await;
+        let answer = match answer {
             // By an earlier try.
-            Err(SdkError::ServiceError(error)) if matches!(error.err(), CreateSecretError::ResourceExistsException(_)) => {
-                let found = self.clients.secrets.describe_secret().secret_id(name).send().await;
-                found.map_err(|error| failure::error(&error, Operation::Create))?.arn
+            Err(error) if error.kind == ErrorKind::Conflict => {
+                others.call(&signed::SECRETS, "DescribeSecret", &json!({"SecretId": name}), Operation::Create).await
             }
-            Err(error) => return Err(failure::error(&error, Operation::Create)),
+            answer => answer,
         };
-        arn.ok_or_else(|| failure::told(crate::ErrorKind::Unavailable, Operation::Create, "no ARN of the secret"))
+        Ok(answer?.arn)
     }
 
     /// Takes away what a pod had in the secret store, and the definition that refers to it. What cannot be taken away now is
@@ -113,12 +135,13 @@ impl Fargate {
 
     async fn delete_secret(&self, id: &str) {
         // At once: its name must be free if the pod is tried again, and nobody wants it back.
-        let answer = self.clients.secrets.delete_secret().secret_id(id).force_delete_without_recovery(true).send().await;
-        if let Err(error) = answer {
-            let error = failure::error(&error, Operation::Delete);
-            if error.kind != crate::ErrorKind::NotFound {
-                tracing::warn!(secret = id, error = failure::display(&error), "a pod's secret is left for the next search");
-            }
+        let request = json!({"SecretId": id, "ForceDeleteWithoutRecovery": true});
+        let answer: Result<IgnoredAny, Error> =
+            self.clients.others.call(&signed::SECRETS, "DeleteSecret", &request, Operation::Delete).await;
+        if let Err(error) = answer
+            && error.kind != ErrorKind::NotFound
+        {
+            tracing::warn!(secret = id, error = failure::display(&error), "a pod's secret is left for the next search");
         }
     }
 
@@ -167,27 +190,17 @@ impl Fargate {
         self.sweep_definitions(pods).await;
     }
 
-    async fn own_secrets(&self) -> Result<Vec<SecretListEntry>, Error> {
-        let filter = |key: FilterNameStringType, value: &str| Filter::builder().key(key).values(value).build();
+    async fn own_secrets(&self) -> Result<Vec<ListedSecret>, Error> {
+        let mut request = json!({"MaxResults": 100, "Filters": [
+            {"Key": "tag-key", "Values": [TAG_OWNER]},
+            {"Key": "tag-value", "Values": [self.settings.owner()]},
+        ]});
         let mut secrets = Vec::new();
-        let mut next = None;
         while secrets.len() < SWEEP_MOST {
-            let answer = self
-                .clients
-                .secrets
-                .list_secrets()
-                .filters(filter(FilterNameStringType::TagKey, TAG_OWNER))
-                .filters(filter(FilterNameStringType::TagValue, &self.settings.owner()))
-                .max_results(100)
-                .set_next_token(next)
-                .send()
-                .await
-                .map_err(|error| failure::error(&error, Operation::List))?;
-            next = answer.next_token().map(str::to_owned);
-            secrets.extend(answer.secret_list.unwrap_or_default());
-            if next.is_none() {
-                break;
-            }
+            let page: SecretsPage = self.clients.others.call(&signed::SECRETS, "ListSecrets", &request, Operation::List).await?;
+            secrets.extend(page.secret_list);
+            let Some(next) = page.next_token else { break };
+            request["NextToken"] = json!(next);
         }
         Ok(secrets)
     }
@@ -220,12 +233,12 @@ fn secret_arn(value_from: &str) -> Option<String> {
 }
 
 /// Pods whose secrets are old and who are not there.
-fn leftovers(secrets: &[SecretListEntry], prefix: &str, pods: &HashSet<&str>, now: Timestamp) -> Vec<PodUid> {
+fn leftovers(secrets: &[ListedSecret], prefix: &str, pods: &HashSet<&str>, now: Timestamp) -> Vec<PodUid> {
     let old = secrets.iter().filter(|secret| {
-        let made = secret.created_date().and_then(|date| date.to_millis().ok());
-        made.is_some_and(|made| now.since(Timestamp::from_millis(made)) > SWEEP_AGE)
+        let made = secret.created_date.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        made.is_some_and(|made| now.since(Timestamp::EPOCH + made) > SWEEP_AGE)
     });
-    let uids = old.filter_map(|secret| secret.name()?.strip_prefix(prefix)?.split('/').next());
+    let uids = old.filter_map(|secret| secret.name.as_deref()?.strip_prefix(prefix)?.split('/').next());
     let mut uids: Vec<PodUid> = uids.filter(|uid| !pods.contains(uid)).map(PodUid::new).collect();
     uids.sort();
     uids.dedup();
@@ -234,24 +247,20 @@ fn leftovers(secrets: &[SecretListEntry], prefix: &str, pods: &HashSet<&str>, no
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_secretsmanager::primitives::DateTime;
-
     use super::*;
 
     #[test]
     fn only_old_secrets_of_pods_that_are_gone_are_leftovers() {
         let now = Timestamp::from_millis(100_000_000);
-        let secret = |name: &str, seconds_ago: i64| {
-            let made = DateTime::from_millis(now.millis() - seconds_ago * 1000);
-            SecretListEntry::builder().name(name).created_date(made).build()
-        };
+        let listed = |name: &str, created_date: Option<f64>| ListedSecret { name: Some(name.to_owned()), created_date };
+        let secret = |name: &str, seconds_ago: f64| listed(name, Some(100_000.0 - seconds_ago));
         let secrets = [
-            secret("spillway/me/gone/environment", 4000),
-            secret("spillway/me/gone/registry-0", 4000),
-            secret("spillway/me/new/environment", 3000),
-            secret("spillway/me/there/environment", 4000),
-            secret("spillway/other/gone/environment", 4000),
-            SecretListEntry::builder().name("spillway/me/undated/environment").build(),
+            secret("spillway/me/gone/environment", 4000.0),
+            secret("spillway/me/gone/registry-0", 4000.0),
+            secret("spillway/me/new/environment", 3000.0),
+            secret("spillway/me/there/environment", 4000.0),
+            secret("spillway/other/gone/environment", 4000.0),
+            listed("spillway/me/undated/environment", None),
         ];
         let pods = HashSet::from(["there"]);
         assert_eq!(leftovers(&secrets, "spillway/me/", &pods, now), [PodUid::new("gone")]);

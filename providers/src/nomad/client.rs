@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Connection, NAME, Settings};
-use crate::{Error, ErrorKind, Operation, Secret};
+use crate::{Error, ErrorKind, Operation, Secret, body};
 
 /// An agent refuses the 101st connection of one address (`http_max_conns_per_client`). These, the event stream and a few of
 /// other programs stay below.
@@ -215,7 +215,7 @@ impl Client {
         let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let leader = text("X-Nomad-KnownLeader").is_none_or(|known| known == "true");
         let next = text("X-Nomad-NextToken").filter(|token| !token.is_empty());
-        let bytes = read(response, ANSWER_BYTES).await.map_err(|error| unreachable(operation, error))?;
+        let bytes = body::read(response, ANSWER_BYTES).await.map_err(|error| unreachable(operation, error))?;
         let body = serde_json::from_slice(&bytes).map_err(|error| {
             Error::new(ErrorKind::Unavailable, NAME, operation).because(format!("unreadable answer: {error}"))
         })?;
@@ -263,19 +263,8 @@ async fn accepted(operation: Operation, response: Response) -> Result<Response, 
     }
     let status = response.status();
     let after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let words = read(response, 64 << 10).await.unwrap_or_default();
+    let words = body::read(response, 64 << 10).await.unwrap_or_default();
     Err(failure(operation, status, after.map(Duration::from_secs), &String::from_utf8_lossy(&words)))
-}
-
-async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if bytes.len() + chunk.len() > most {
-            return Err(format!("an answer of more than {most} bytes").into());
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
 }
 
 fn unreachable(operation: Operation, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

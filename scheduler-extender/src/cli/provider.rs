@@ -6,14 +6,16 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use policy::Shape;
+use policy::virtual_node::Provider;
 use providers::check::{self, Step};
+use providers::prices::{self, CURRENCY};
 use providers::{Container, PodRequest, PodUid, Secret};
 use serde_json::{Value, json};
 
 use super::OutputForm;
 use crate::api::VirtualNode;
 use crate::clouds::{self, Credentials};
-use crate::{duration, run};
+use crate::{compile, duration, run};
 
 #[derive(Debug, Args)]
 pub(super) struct ProviderArgs {
@@ -65,6 +67,9 @@ enum Cloud {
         /// Role with which ECS pulls images and writes logs.
         #[arg(long)]
         execution_role_arn: Option<String>,
+        /// CloudWatch log group, which must exist, that the output is written to and read from.
+        #[arg(long, requires = "execution_role_arn")]
+        log_group: Option<String>,
         /// Give the task a public address, to pull an image without NAT.
         #[arg(long)]
         assign_public_ip: bool,
@@ -111,11 +116,14 @@ pub(super) fn main(args: &ProviderArgs) -> anyhow::Result<()> {
         .with_context(|| format!("--patience {:?}: a duration, such as 90s or 5m", args.patience))?;
     let (spec, credentials) = args.cloud.describe()?;
     let object: VirtualNode = serde_json::from_value(json!({"metadata": {"name": "provider-check"}, "spec": spec}))?;
+    let compiled = compile::virtual_node(&object, CURRENCY)?;
+    // Nomad has no prices but those of whoever pays for its machines.
+    let built_in = (compiled.provider != Provider::Nomad).then(|| prices::embedded(&clouds::offer(&compiled)));
     let steps = super::runtime()?.block_on(async {
         let cluster = Arc::from("provider-check");
         let (clock, endpoints) = (Arc::new(run::now), clouds::Endpoints::default());
-        let provider = clouds::connect(&object, &credentials, &cluster, "USD", clock, &endpoints).await?;
-        let mut steps = check::look(&*provider).await;
+        let provider = clouds::connect(&object, &credentials, &cluster, CURRENCY, clock, &endpoints).await?;
+        let mut steps = check::look(&*provider, built_in).await;
         if let Some(image) = &args.run {
             steps.extend(check::run(&*provider, &pod(image), patience).await);
         }
@@ -174,9 +182,9 @@ impl Cloud {
     /// The specification that stands for the flags, and what the environment says of credentials.
     fn describe(&self) -> anyhow::Result<(Value, Credentials)> {
         match self {
-            Cloud::Fargate { region, cluster, subnets, security_groups, execution_role_arn, assign_public_ip } => {
+            Cloud::Fargate { region, cluster, subnets, security_groups, execution_role_arn, log_group, assign_public_ip } => {
                 let fargate = json!({"region": region, "cluster": cluster, "subnets": subnets, "securityGroups": security_groups,
-                    "executionRoleArn": execution_role_arn, "assignPublicIp": assign_public_ip});
+                    "executionRoleArn": execution_role_arn, "logGroup": log_group, "assignPublicIp": assign_public_ip});
                 Ok((json!({"fargate": fargate}), Credentials::default()))
             }
             Cloud::Aci { subscription_id, resource_group, location, subnet_id } => {

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::pods::Phase;
 use super::spend::{Shown, Spend};
 use super::{Committer, Intent, StatusKind};
+use crate::clouds;
 use crate::hygiene::Check;
 use crate::metrics::{self, BackendState, BudgetState, Burn, Gauges, Pods, PolicyState, PriceState};
 use crate::pod_admission;
@@ -201,11 +202,10 @@ impl Committer {
             let ready = match (&object.invalid, closed) {
                 (Some(message), _) => ("Ready", false, "Invalid", message.clone()),
                 (None, Some(closed)) => ("Ready", false, closed.label(), "nothing is sent here for this reason".to_owned()),
-                (None, None) if backend.is_some_and(|backend| backend.node.prices.is_none()) => {
-                    let message = "spec.pricing: there are no prices, and nothing is sent where nobody knows what it costs";
-                    ("Ready", false, "PricesMissing", message.to_owned())
-                }
-                (None, None) => ("Ready", true, "Open", "takes pods".to_owned()),
+                (None, None) => match backend.filter(|backend| backend.node.prices.is_none()) {
+                    Some(backend) => ("Ready", false, "PricesMissing", clouds::no_prices(&backend.node, &self.settings.currency)),
+                    None => ("Ready", true, "Open", "takes pods".to_owned()),
+                },
             };
             let mut conditions = vec![ready];
             conditions.extend(self.hygiene_of(object.node.as_ref()).map(|failed| hygiene_condition(&failed)));

@@ -1,6 +1,7 @@
 //! Fargate: the contract on a double of ECS that keeps state, the real SDK's wire format on moto, and every exchange of both
 //! checked by AWS's own model of the API.
 
+mod checked;
 mod double;
 mod exchanges;
 mod moto;

@@ -1,5 +1,6 @@
 //! Nomad: the contract and what is particular to it, against a real agent where `NOMAD_ADDR` names one, else the stand-in.
 
+mod checked;
 pub(super) mod front;
 mod particular;
 mod replay;

@@ -98,7 +98,12 @@ async fn assert_bad_virtual_nodes(scenario: &Scenario) {
     assert!(message.starts_with("spec.pricing: "), "{message}");
     let message = scenario.object_condition("VirtualNode", "foreign", "Ready", "False", "Invalid").await;
     assert!(message.starts_with("spec.pricing.currency: \"EUR\" is not allowed"), "{message}");
-    scenario.policy("prices", "prices", dedicated_first(&["unpriced", "foreign", "dear"]), json!({})).await;
+    let elsewhere = json!({"region": "af-south-1", "cluster": "burst", "subnets": ["subnet-0a1b2c3d"]});
+    scenario.virtual_node_with("elsewhere", json!({"fargate": elsewhere, "pricing": null}), "").await;
+    let message = scenario.object_condition("VirtualNode", "elsewhere", "Ready", "False", "PricesMissing").await;
+    let told = "spec.pricing: no price of on-demand linux/amd64 of fargate in af-south-1 is known; set spec.pricing";
+    assert!(message.starts_with(told) && message.contains("us-east-1"), "{message}");
+    scenario.policy("prices", "prices", dedicated_first(&["unpriced", "foreign", "elsewhere", "dear"]), json!({})).await;
     assert_eq!(goes(scenario, "prices-0", "prices").await, pair("dear", "prices"));
     scenario.policy("priceless", "priceless", dedicated_first(&["unpriced"]), json!({})).await;
     scenario.pod("priceless-0", "priceless", "1", json!({})).await;

@@ -42,6 +42,7 @@ fn exceptions_say_what_to_do() {
         ("PlatformTaskDefinitionIncompatibilityException", "", 400, "invalid"),
         ("UnsupportedFeatureException", "", 400, "invalid"),
         ("ConflictException", "", 409, "conflict"),
+        ("ResourceExistsException", "The operation failed because the secret x already exists.", 400, "conflict"),
         ("ResourceNotFoundException", "", 400, "not_found"),
         ("ServerException", "Service Unavailable. Please try again later.", 503, "unavailable"),
         ("", "", 500, "unavailable"),

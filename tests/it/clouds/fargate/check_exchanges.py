@@ -1,14 +1,19 @@
 """Checks recorded exchanges with AWS against botocore's model of the APIs.
 
-usage: check_exchanges.py FILE      (one JSON object a line: target, request, status, answer)
+usage: check_exchanges.py FILE      (one JSON object a line: target, request, status, answer, signed)
 
-Prints one line for everything that is unknown, missing or of the wrong type, and at last how many exchanges it looked at.
+Prints one line for everything that is unknown, missing or of the wrong type, for signatures that botocore would not have made,
+and at last how many exchanges it looked at.
 """
 
 import json
+import re
 import sys
 
 import botocore.session
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.validate import ParamValidator
 
 SERVICES = {
@@ -17,6 +22,12 @@ SERVICES = {
     "ServiceQuotasV20190624": "service-quotas",
     "secretsmanager": "secretsmanager",
 }
+# The tests' own.
+CREDENTIALS = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI")
+AUTHORIZATION = re.compile(
+    r"AWS4-HMAC-SHA256 Credential=(?P<key>[^/]+)/(?P<day>\d{8})/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request, ?"
+    r"SignedHeaders=(?P<headers>[^,]+), ?Signature=(?P<signature>[0-9a-f]{64})"
+)
 # Errors that every operation of every service may give (signing, throttling, faults of the service).
 COMMON_ERRORS = {
     "ThrottlingException",
@@ -82,6 +93,32 @@ def check_error(operation, answer, found):
         found.append(f"{name} is no error of it")
 
 
+def check_signature(signed, service, found):
+    """Signs the request again and compares."""
+    headers = signed["headers"]
+    told = AUTHORIZATION.fullmatch(headers.get("authorization", ""))
+    if not told:
+        found.append("it is not signed")
+        return
+    names = told["headers"].split(";")
+    missing = {"host", "x-amz-date", "x-amz-target"} - set(names)
+    if missing:
+        found.append(f"its signature leaves out {', '.join(sorted(missing))}")
+    if told["service"] != service:
+        found.append(f"its signature is for {told['service']}")
+    request = AWSRequest(
+        "POST",
+        f"http://{headers['host']}/",
+        headers={name: headers.get(name, "") for name in names},
+        data=signed["body"].encode(),
+    )
+    request.context["timestamp"] = headers.get("x-amz-date", "")
+    signer = SigV4Auth(CREDENTIALS, told["service"], told["region"])
+    again = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
+    if (told["key"], told["day"], told["signature"]) != (CREDENTIALS.access_key, headers["x-amz-date"][:8], again):
+        found.append("its signature is not botocore's")
+
+
 def main():
     session = botocore.session.get_session()
     models, count = {}, 0
@@ -98,6 +135,8 @@ def main():
             report = ParamValidator().validate(exchange["request"], operation.input_shape)
             if report.has_errors() and not found:
                 found.append(report.generate_report().replace("\n", "; "))
+            if exchange["signed"]:
+                check_signature(exchange["signed"], model.signing_name, found)
             for problem in found:
                 print(f"{name} request: {problem}")
             found = []

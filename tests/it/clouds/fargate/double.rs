@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State as Extract;
+use axum::extract::{Path, State as Extract};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
+use axum::routing::get;
 use providers::Clock;
 use serde_json::{Value, json};
 
 use self::ecs::{Definition, Task};
-use super::exchanges::Exchange;
+use super::exchanges::{Exchange, Signed};
 
 /// A double that listens on a free loopback port until it is dropped.
 pub(super) struct Double {
@@ -76,6 +77,8 @@ type Answer = Result<Value, Refusal>;
 
 const ACCOUNT: &str = "123456789012";
 const CLUSTER: &str = "burst";
+/// Where the public price lists are.
+const PRICE_LISTS: &str = "/offers/v1.0/aws/AmazonECS/current/{region}/index.json";
 /// vCPU that may run at once.
 const QUOTA_VCPU: i64 = 100;
 
@@ -86,7 +89,7 @@ impl Double {
         let shared = Arc::new(Shared { state: Mutex::default(), clock });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-        let router = Router::new().fallback(serve).with_state(shared.clone());
+        let router = Router::new().route(PRICE_LISTS, get(price_list)).fallback(serve).with_state(shared.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("served") });
         Double { shared, endpoint, server }
     }
@@ -128,6 +131,14 @@ impl Double {
     pub(super) fn interrupt(&self, uid: &str) {
         let now = self.now();
         self.state().task_of(uid).end(now, "SpotInterruption", "Your Spot Task was interrupted.", BTreeMap::new());
+    }
+
+    /// UIDs of the pods whose containers are at work.
+    pub(super) fn running(&self) -> Vec<String> {
+        let now = self.now();
+        let state = self.state();
+        let running = state.tasks.iter().filter(|task| task.has_started(now) && task.stopped_at(now).is_none());
+        running.filter_map(|task| Some(task.group.strip_prefix("spillway:")?.to_owned())).collect()
     }
 
     /// A task turns out never to have run.
@@ -186,14 +197,21 @@ impl Drop for Double {
     }
 }
 
+/// The price list of one region.
+async fn price_list(Path(region): Path<String>) -> impl IntoResponse {
+    let known =
+        (region == "eu-central-1").then_some(include_str!("../../../../providers/src/fargate/price_list/eu-central-1.json"));
+    known.ok_or(StatusCode::NOT_FOUND)
+}
+
 async fn serve(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> impl IntoResponse {
     let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default().to_owned();
-    assert!(headers.contains_key("authorization"), "{target} is not signed");
     let request: Value = serde_json::from_slice(&body).expect("JSON");
     let mut state = shared.state.lock().expect("no test has failed in it");
     let answer = state.answer(&target, &request, (shared.clock)().millis());
     let (status, answer) = answer.map_or_else(|refusal| (refusal.status, refusal.body), |answer| (200, answer));
-    state.recording.push(Exchange { target, request, status, answer: answer.clone() });
+    let signed = Some(Signed::of(&headers, &body));
+    state.recording.push(Exchange { target, request, status, answer: answer.clone(), signed });
     let status = StatusCode::from_u16(status).expect("a status");
     (status, [("content-type", "application/x-amz-json-1.1")], answer.to_string())
 }

@@ -1,7 +1,9 @@
 //! Requests and answers, recorded and checked by AWS's own model of its APIs (botocore's).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use axum::http::HeaderMap;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,6 +18,23 @@ pub(super) struct Exchange {
     pub(super) status: u16,
     /// The answer's body.
     pub(super) answer: Value,
+    /// What the signature is of.
+    pub(super) signed: Option<Signed>,
+}
+
+/// A request as it came.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Signed {
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+impl Signed {
+    pub(super) fn of(headers: &HeaderMap, body: &[u8]) -> Signed {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+        let headers = headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes())));
+        Signed { headers: headers.collect(), body: text(body) }
+    }
 }
 
 impl Exchange {
@@ -71,6 +90,7 @@ async fn the_model_finds_what_is_wrong() {
         request: serde_json::from_str(request).expect("JSON"),
         status,
         answer: serde_json::from_str(answer).expect("JSON"),
+        signed: None,
     };
     let good = exchange(r#"{"task": "a"}"#, 200, r#"{"task": {"taskArn": "a", "stoppedAt": 1.5, "stopCode": "UserInitiated"}}"#);
     assert_eq!(violations(&[good]).await, Vec::<String>::new());
@@ -86,6 +106,25 @@ async fn the_model_finds_what_is_wrong() {
         ),
         (exchange(r#"{"task": "a"}"#, 400, r#"{"__type": "Whim"}"#), "StopTask answer: Whim is no error of it"),
     ];
+    // Signed by botocore itself; then the body is another.
+    let headers = [
+        ("content-type", "application/x-amz-json-1.1"),
+        ("host", "localhost:1"),
+        ("x-amz-date", "20260921T141320Z"),
+        ("x-amz-target", "AmazonEC2ContainerServiceV20141113.StopTask"),
+        (
+            "authorization",
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260921/us-east-1/ecs/aws4_request, \
+             SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature=9371e5c9c376656da4242d03d296fab1bcb2be148ea5e1ab3626be5cf3b1bb8a",
+        ),
+    ];
+    let signed = |body: &str| {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let request = exchange(r#"{"task": "a"}"#, 200, "{}");
+        Exchange { signed: Some(Signed { headers, body: body.to_owned() }), ..request }
+    };
+    assert_eq!(violations(&[signed(r#"{"task": "a"}"#)]).await, Vec::<String>::new());
+    let cases = cases.into_iter().chain([(signed(r#"{"task": "b"}"#), "StopTask request: its signature is not botocore's")]);
     for (exchange, expected) in cases {
         let found = violations(std::slice::from_ref(&exchange)).await;
         assert_eq!(found.len(), 1, "{expected}: {found:?}");

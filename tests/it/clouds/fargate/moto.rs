@@ -17,7 +17,7 @@ use providers::fargate::Fargate;
 use providers::{Clock, ErrorKind, Health, LogQuery, PodUid, Provider, RegistryCredential, RemotePhase, Secret, Value, Variable};
 use tokio::process::{Child, Command};
 
-use super::exchanges::{self, Exchange};
+use super::exchanges::{self, Exchange, Signed};
 use super::{PASSWORD, access, pod, settings};
 
 /// moto, with a recorder before it; both end when it is dropped.
@@ -104,6 +104,7 @@ async fn pass_on(Extract(recorder): Extract<Arc<Recorder>>, headers: HeaderMap, 
         request: serde_json::from_slice(&body).expect("JSON"),
         status,
         answer: serde_json::from_str(&text).unwrap_or_else(|_| serde_json::json!({"__type": "NotJson", "message": text})),
+        signed: Some(Signed::of(&headers, &body)),
     });
     (StatusCode::from_u16(status).expect("a status"), [("content-type", "application/x-amz-json-1.1")], text)
 }

@@ -22,6 +22,7 @@ impl State {
         match operation {
             "CreateSecret" => {
                 let name = text(request, "Name").to_owned();
+                assert!((32..=64).contains(&text(request, "ClientRequestToken").len()), "AWS wants one");
                 if self.secrets.contains_key(&name) {
                     return Err(refuse("ResourceExistsException", "The operation failed because the secret already exists."));
                 }
