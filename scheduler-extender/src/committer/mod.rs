@@ -17,12 +17,15 @@ mod answers;
 mod backends;
 mod budgets;
 mod draining;
+mod event;
 mod explain;
 mod gates;
 mod hygiene;
+mod intent;
 mod lines;
 mod notes;
 mod pods;
+mod settings;
 mod settle;
 mod spend;
 mod starts;
@@ -36,9 +39,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use policy::Timestamp;
 use policy::dedicated::DedicatedNodes;
 use policy::ledger::Ledger;
@@ -46,13 +47,14 @@ use policy::line::Arrival;
 use policy::snapshot::{Backends, Namespaces};
 
 use crate::api;
-use crate::guards::Subjects;
-use crate::hygiene::{Check, Repair};
 use crate::metrics::Metrics;
 use crate::pod_admission;
 use crate::selection::{LocalServices, Policies};
 
+pub use event::{BindingAnswer, Event, EvictionAnswer};
 pub use explain::Explained;
+pub use intent::{Binding, Intent, Note, PodKey, StatusKind};
+pub use settings::Settings;
 pub use starts::START_FAILED;
 pub use state::{Published, Uids};
 
@@ -67,306 +69,6 @@ use starts::Starts;
 use status::Statuses;
 use waking::Waking;
 use wave::Wave;
-
-/// Something that happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A pod was created or changed.
-    Pod(Box<Pod>),
-    /// The answer to [`Intent::Read`]; a pod that is not there any more is told as [`Event::PodGone`].
-    PodRead(Box<Pod>),
-    /// The answer to [`Intent::ListPending`] is complete: its pods have been told.
-    PendingListed,
-    /// A pod is gone.
-    PodGone {
-        /// Its UID: a new pod of the same name is another pod.
-        uid: Arc<str>,
-    },
-    /// A node was created or changed.
-    Node(Box<Node>),
-    /// A node is gone.
-    NodeGone(String),
-    /// A namespace was created or changed.
-    Namespace(Box<Namespace>),
-    /// A namespace is gone.
-    NamespaceGone(String),
-    /// A service was created or changed.
-    Service(Box<Service>),
-    /// A service is gone.
-    ServiceGone {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
-    /// A policy was created or changed.
-    Policy(Box<api::BurstPolicy>),
-    /// A policy is gone.
-    PolicyGone(String),
-    /// A virtual node was created or changed.
-    VirtualNode(Box<api::VirtualNode>),
-    /// A virtual node is gone.
-    VirtualNodeGone(String),
-    /// A budget was created or changed.
-    Budget(Box<api::BurstBudget>),
-    /// A budget is gone.
-    BudgetGone(String),
-    /// Everything that exists has been told. Nothing is decided before.
-    Synced,
-    /// The answer to [`Intent::Bind`].
-    BindingAnswered {
-        /// The pod.
-        uid: Arc<str>,
-        /// What came back.
-        answer: BindingAnswer,
-    },
-    /// The answer to [`Intent::WriteBudget`].
-    BudgetWritten {
-        /// Name of the budget.
-        name: Arc<str>,
-        /// The new resource version; `None` if nothing was written or nobody knows.
-        resource_version: Option<String>,
-    },
-    /// The answer to [`Intent::FitTolerations`] or [`Intent::RepairCondition`].
-    Patched {
-        /// The pod.
-        uid: Arc<str>,
-        /// Whether it is done, or can never be.
-        done: bool,
-    },
-    /// The answer to [`Intent::Evict`].
-    EvictionAnswered {
-        /// The pod.
-        uid: Arc<str>,
-        /// What came back.
-        answer: EvictionAnswer,
-    },
-    /// The answer to [`Intent::LiftGate`].
-    GateLifted {
-        /// The pod. Its own event says whether it is done.
-        uid: Arc<str>,
-    },
-    /// The guards that speak of these Nodes, and of no others, are in force.
-    Guarded(Arc<Subjects>),
-    /// Marker and gate are in force as far as they can be.
-    PodAdmission(Arc<pod_admission::Outcome>),
-    /// The answer to [`Intent::RepairNode`], if it was done.
-    NodeRepaired(Vec<Check>),
-    /// An [`Intent::WriteStatus`] has failed: the status is still to be written.
-    StatusNotWritten {
-        /// What.
-        kind: StatusKind,
-        /// Name of the object.
-        name: Arc<str>,
-    },
-    /// kube-scheduler has asked the extender about a marked pod: it is configured, and answers for preemption.
-    ExtenderAsked,
-    /// Whether some replica leads: news for one that follows.
-    Led(bool),
-}
-
-/// What came back for a Binding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BindingAnswer {
-    /// It exists.
-    Created,
-    /// 409: the pod is bound already, or has changed since it was seen.
-    Conflict,
-    /// 404: the pod is gone.
-    NotFound,
-    /// The API server will not have it (400, 403, 422).
-    Refused,
-    /// The API server asks for patience (429).
-    Throttled,
-    /// Timeout, broken connection, 5xx: it may exist.
-    Unknown,
-}
-
-/// What came back for an eviction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EvictionAnswer {
-    /// The pod is being deleted.
-    Evicted,
-    /// The pod is not there any more.
-    Gone,
-    /// 429: a disruption budget, or the API server's own protection, asks for patience.
-    Blocked {
-        /// For how long, if it says so.
-        retry_after: Option<Duration>,
-    },
-    /// Anything else; it may have happened all the same.
-    Failed,
-}
-
-/// Something to do.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Intent {
-    /// Create a Binding. Answer with [`Event::BindingAnswered`].
-    Bind(Binding),
-    /// Replace the tolerations of a bound pod. Answer with [`Event::Patched`].
-    FitTolerations {
-        /// The pod.
-        pod: PodKey,
-        /// The whole new list.
-        tolerations: serde_json::Value,
-    },
-    /// Say `PodScheduled=True` of a bound pod. Answer with [`Event::Patched`].
-    RepairCondition {
-        /// The pod.
-        pod: PodKey,
-    },
-    /// Read a pod again, because the answer to its Binding was lost or is unclear. Answer with [`Event::PodRead`] or [`Event::PodGone`].
-    Read {
-        /// The pod.
-        pod: PodKey,
-    },
-    /// List pending pods again and tell them as [`Event::Pod`], then [`Event::PendingListed`]: what selects them has changed.
-    ListPending,
-    /// Write a budget's status under the resource version. Answer with [`Event::BudgetWritten`].
-    WriteBudget {
-        /// Name of the budget.
-        name: Arc<str>,
-        /// Precondition: two leaders must not authorize the same money.
-        resource_version: String,
-        /// The status.
-        status: Box<api::BurstBudgetStatus>,
-    },
-    /// Apply a status on a policy or virtual node, by server-side apply. Answer with [`Event::StatusNotWritten`] if it is not.
-    WriteStatus {
-        /// What.
-        kind: StatusKind,
-        /// Name of the object.
-        name: Arc<str>,
-        /// The status fields that Spillway owns.
-        status: serde_json::Value,
-    },
-    /// Lift Spillway's scheduling gate of a pod that does not burst. Answer with [`Event::GateLifted`].
-    LiftGate {
-        /// The pod.
-        pod: PodKey,
-    },
-    /// Evict a pod through the Eviction API. Answer with [`Event::EvictionAnswered`].
-    Evict {
-        /// The pod.
-        pod: PodKey,
-    },
-    /// Write on a pod that its backend failed to start it: phase `Failed`, condition `DisruptionTarget`. No answer; the pod's own
-    /// event says that it is done.
-    Fail {
-        /// The pod.
-        pod: PodKey,
-    },
-    /// Delete a pod that is of no use to anybody, for its owner to make another. No answer, either.
-    Delete {
-        /// The pod.
-        pod: PodKey,
-    },
-    /// Make the Node of a virtual kubelet break nobody else. Answer with [`Event::NodeRepaired`].
-    RepairNode {
-        /// Name of the Node.
-        node: Arc<str>,
-        /// Precondition: a new Node of the same name is another Node.
-        uid: Arc<str>,
-        /// What to write.
-        repair: Repair,
-    },
-    /// Tell the people who look at the pod.
-    Note(Note),
-    /// Touch this Node: pods that the extender has refused are looked at again by kube-scheduler only when something happens in
-    /// the cluster.
-    Wake {
-        /// Name of a virtual node's Node.
-        node: Arc<str>,
-    },
-}
-
-/// The Binding of one pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Binding {
-    /// The pod.
-    pub pod: PodKey,
-    /// Precondition: the pod as it was seen.
-    pub resource_version: String,
-    /// Name of the Node.
-    pub node: Arc<str>,
-    /// The decision annotation.
-    pub decision: String,
-    /// The pod is under Spillway's gate: first the gate is lifted, and a selector added that no dedicated node has.
-    pub lift_gate: bool,
-}
-
-/// How a pod is addressed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PodKey {
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its UID, a precondition of every write.
-    pub uid: Arc<str>,
-}
-
-/// The kinds whose status the committer applies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum StatusKind {
-    /// BurstPolicy.
-    Policy,
-    /// VirtualNode.
-    VirtualNode,
-}
-
-/// A Kubernetes Event on a pod. Reason and text are constant per cause.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// The pod.
-    pub pod: PodKey,
-    /// UpperCamelCase.
-    pub reason: &'static str,
-    /// Whether it is a warning.
-    pub warning: bool,
-    /// What was attempted.
-    pub action: &'static str,
-    /// The sentence.
-    pub text: String,
-}
-
-/// Bounds and names that the installation sets.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Bindings per second, in the long run.
-    pub bindings_per_second: u32,
-    /// Bindings whose answer is awaited, at most.
-    pub bindings_in_flight: usize,
-    /// Currency of the installation, for statuses.
-    pub currency: Arc<str>,
-    /// How often unfinished business (accruals, statuses, retries) is looked at.
-    pub tick: Duration,
-    /// A virtual node takes pods only when [`Event::Guarded`] has named its Node. Without this somebody else keeps the guards.
-    pub await_guards: bool,
-    /// Whether DaemonSets are kept off virtual nodes.
-    pub keep_off_daemon_sets: bool,
-    /// Whether the backends of virtual nodes are asked how they are. Without this somebody else writes it into their status.
-    pub observe_backends: bool,
-    /// Who keeps the books; no two committers may ever have the same name. It is written beside every authorization.
-    pub keeper: Arc<str>,
-}
-
-impl Settings {
-    /// What suits an API server of ordinary size. Sixteen Bindings at a time already saturate one on two cores
-    /// (docs/benchmarks.md); twice as many hide its hiccups.
-    pub fn standard(currency: &str) -> Settings {
-        Settings {
-            bindings_per_second: 1000,
-            bindings_in_flight: 32,
-            currency: Arc::from(currency),
-            tick: Duration::from_secs(1),
-            await_guards: false,
-            keep_off_daemon_sets: false,
-            observe_backends: false,
-            keeper: Arc::from("spillway"),
-        }
-    }
-}
 
 /// The whole state of the leader. Everything in it can be rebuilt from the API server.
 ///

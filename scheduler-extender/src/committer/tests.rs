@@ -11,6 +11,7 @@ mod objects;
 mod rivals;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use policy::Money;
