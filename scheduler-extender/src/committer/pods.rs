@@ -265,8 +265,8 @@ impl Committer {
 
     fn enter_dedicated(&mut self, key: &PodKey, pod: &Pod, node: &str, now: Timestamp) {
         let waiting = self.leave_waiting(&key.uid);
-        if ended(pod) {
-            self.remove_dedicated(&key.uid);
+        if ended(pod) || removed_at_once(pod) {
+            self.pod_gone(&key.uid, now);
             return;
         }
         if let Some(PodRecord { phase: Phase::Dedicated(place), .. }) = self.pods.get(&key.uid)
@@ -421,6 +421,12 @@ pub(super) fn key(pod: &Pod) -> Option<PodKey> {
 /// Whether all containers have ended for good.
 pub(super) fn ended(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+/// Whether the pod is being removed without any grace. The API server writes that first and removes the pod a moment later; its
+/// owner may make the next one in between, which is to find the place.
+fn removed_at_once(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some() && pod.metadata.deletion_grace_period_seconds == Some(0)
 }
 
 /// The condition PodScheduled, if it is False.

@@ -111,6 +111,22 @@ fn a_pod_that_is_gone_is_not_brought_back_by_a_late_reading() {
 }
 
 #[test]
+fn the_place_of_a_pod_that_is_removed_at_once_is_free_for_the_next() {
+    let on_dedicated = |deletion: Value| json!({"metadata": deletion, "spec": {"nodeName": "dedicated-0"}});
+    for (grace, bursts) in [(0, false), (30, true)] {
+        let mut cluster = synced(1, dedicated_first());
+        cluster.pod("a", on_dedicated(json!({})));
+        cluster.settle();
+        // Its owner makes the next one before it is really gone.
+        let deletion = json!({"deletionTimestamp": "2026-09-21T12:00:00Z", "deletionGracePeriodSeconds": grace});
+        cluster.pod("a", on_dedicated(deletion));
+        cluster.pod("b", json!({}));
+        cluster.settle();
+        assert_eq!(!cluster.bound.is_empty(), bursts, "grace {grace}");
+    }
+}
+
+#[test]
 fn a_patch_that_fails_is_tried_again() {
     let mut cluster = synced(0, dedicated_first());
     cluster.pod("a", json!({}));

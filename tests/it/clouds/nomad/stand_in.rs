@@ -14,11 +14,15 @@ mod world;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use self::world::World;
+
+/// Between a change and what the scheduler or the client makes of it.
+const BEAT: Duration = Duration::from_millis(40);
 
 /// A running stand-in. Ends, and its tasks with it, when dropped.
 pub(crate) struct StandIn {
@@ -30,9 +34,14 @@ pub(crate) struct StandIn {
 impl StandIn {
     /// An agent with these tokens, each with whether it may do everything; without tokens ACLs are off.
     pub(crate) async fn start(tokens: &[(&str, bool)]) -> StandIn {
+        StandIn::at_a_beat_of(BEAT, tokens).await
+    }
+
+    /// One whose states last so long before the next one comes, so that whoever wants to see each of them does.
+    pub(crate) async fn at_a_beat_of(beat: Duration, tokens: &[(&str, bool)]) -> StandIn {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let world = World::new(tokens);
+        let world = World::new(tokens, beat);
         let server = tokio::spawn(http::serve(listener, world.clone()));
         StandIn { address, world, server }
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::shapes;
 use super::tasks::{self, Kill};
-use super::world::{BEAT, MEMORY_MB, MHZ, NODE, State, World, nanos};
+use super::world::{MEMORY_MB, MHZ, NODE, State, World, nanos};
 
 /// A refusal: status and text.
 pub(super) type Refused = (u16, String);
@@ -273,7 +273,7 @@ fn asked(job: &Value) -> (i64, i64) {
 fn later(world: &Arc<World>, job: String, evaluation: String) {
     let world = world.clone();
     tokio::spawn(async move {
-        tokio::time::sleep(BEAT).await;
+        tokio::time::sleep(world.beat).await;
         schedule(&world, &job, &evaluation);
     });
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::templates;
-use super::world::{BEAT, World, below, nanos, now};
+use super::world::{World, below, nanos, now};
 use super::{jobs, shapes};
 
 /// Why tasks are to end.
@@ -40,7 +40,7 @@ pub(super) fn signal(process: u32, name: &str) {
 
 /// Runs an allocation to its end.
 pub(super) async fn run(world: Arc<World>, id: String, mut kill: watch::Receiver<Kill>) {
-    tokio::time::sleep(BEAT).await;
+    tokio::time::sleep(world.beat).await;
     let job = match world.state().allocations.get(&id) {
         Some(it) => it["Job"].clone(),
         None => return,
@@ -324,8 +324,16 @@ fn start(
         let path = world.logs(id).join(format!("{name}.{stream}.0"));
         fs::OpenOptions::new().create(true).append(true).open(path).map_err(|error| Failure::Driver(error.to_string()))
     };
-    let mut command = Command::new(&program);
-    command.args(args).env_clear().envs(environment).current_dir(world.home(id).join(name)).process_group(0);
+    // Whoever was started in the background of a shell ignores SIGINT, and so would the task.
+    let mut command = Command::new("/usr/bin/env");
+    command
+        .args(["--default-signal=INT", "--"])
+        .arg(&program)
+        .args(args)
+        .env_clear()
+        .envs(environment)
+        .current_dir(world.home(id).join(name))
+        .process_group(0);
     command.stdin(Stdio::null());
     let absent = || {
         let text = "failed to launch command with executor: rpc error: code = Unknown desc = binary";
@@ -351,7 +359,7 @@ async fn wait(
         status = child.wait() => return (status.expect("a status"), false),
         _ = kill.wait_for(|kill| *kill != Kill::No) => {}
     }
-    tokio::time::sleep(BEAT).await;
+    tokio::time::sleep(world.beat).await;
     let name = task["Name"].as_str().unwrap_or_default();
     let grace = Duration::from_nanos(task["KillTimeout"].as_u64().unwrap_or(0));
     let seconds = format!("{}s", grace.as_secs());

@@ -11,14 +11,14 @@ use tokio::sync::{broadcast, watch};
 use super::shapes;
 use super::tasks::{self, Kill};
 
-/// Between a change and what the scheduler or the client makes of it: long enough to be seen, as it is with a real agent.
-pub(super) const BEAT: Duration = Duration::from_millis(40);
 /// What the one client has.
 pub(super) const MHZ: i64 = 8000;
 pub(super) const MEMORY_MB: i64 = 16384;
 pub(super) const NODE: &str = "ed54a91c-defd-98d0-dbaf-fbb9aea99883";
 
 pub(super) struct World {
+    /// Between a change and what the scheduler or the client makes of it.
+    pub(super) beat: Duration,
     state: Mutex<State>,
     index: watch::Sender<u64>,
     pub(super) events: broadcast::Sender<Value>,
@@ -43,7 +43,7 @@ pub(super) struct State {
 }
 
 impl World {
-    pub(super) fn new(tokens: &[(&str, bool)]) -> Arc<World> {
+    pub(super) fn new(tokens: &[(&str, bool)], beat: Duration) -> Arc<World> {
         let state = State {
             index: 10,
             jobs: BTreeMap::new(),
@@ -56,6 +56,7 @@ impl World {
             ids: 0,
         };
         Arc::new(World {
+            beat,
             state: Mutex::new(state),
             index: watch::channel(10).0,
             events: broadcast::channel(4096).0,
