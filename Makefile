@@ -15,8 +15,8 @@ CARGO_DENY := $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## Build the program `spillway` with all its clouds (release)
-	cargo build --release --locked
+build: ## Build the program `spillway` as it is installed: target/dist/spillway
+	cargo build --profile dist --locked
 
 # Incremental compilation costs disk and time where everything is built once.
 test: export CARGO_INCREMENTAL = 0
@@ -51,15 +51,15 @@ $(CARGO_DENY):
 	cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(CACHE)/cargo-deny-$(CARGO_DENY_VERSION)
 
 bench: ## Criterion benchmarks of the hot paths
-	cargo bench -p tests --locked
+	cargo bench --profile dist -p tests --locked
 
 bench-kubernetes: components ## Fan-outs and single pods against the real kube-scheduler, and memory (about 30 minutes)
-	cargo build --release --locked
-	for nodes in 10 1000 5000; do cargo bench -p tests --locked --bench kubernetes -- fan-out --nodes $$nodes --pairs 5; done
-	cargo bench -p tests --locked --bench kubernetes -- fan-out --nodes 10 --pairs 5 --stock-scheduler-limits
-	cargo bench -p tests --locked --bench kubernetes -- single
-	for part in backlog bystanders guards; do cargo bench -p tests --locked --bench kubernetes -- $$part; done
-	cargo bench -p tests --locked --bench kubernetes -- memory
+	cargo build --profile dist --locked
+	for nodes in 10 1000 5000; do cargo bench --profile dist -p tests --locked --bench kubernetes -- fan-out --nodes $$nodes --pairs 5; done
+	cargo bench --profile dist -p tests --locked --bench kubernetes -- fan-out --nodes 10 --pairs 5 --stock-scheduler-limits
+	cargo bench --profile dist -p tests --locked --bench kubernetes -- single
+	for part in backlog bystanders guards; do cargo bench --profile dist -p tests --locked --bench kubernetes -- $$part; done
+	cargo bench --profile dist -p tests --locked --bench kubernetes -- memory
 
 drill: components ## Spillway killed, hung, cut off and replaced in the middle of ROUNDS=50 fan-outs each, beside the real kube-scheduler (about an hour)
 	cargo build --locked
