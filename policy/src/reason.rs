@@ -56,6 +56,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Why a pod that has burst did so, from the label that stands in its record.
+    pub fn of_commitment(label: &str) -> Option<Reason> {
+        [Reason::NoRoom, Reason::ServerlessFirst, Reason::CheaperThanDedicated].into_iter().find(|reason| reason.label() == label)
+    }
+
     /// Constant label; never reworded.
     pub fn label(&self) -> &'static str {
         match self {

@@ -3,11 +3,12 @@
 //! It is the only record of a commitment. Whoever rebuilds the books reads nothing else, so everything that settlement needs
 //! stands in it: what was bought, at which hourly rate, for how long, and which budgets pay.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use policy::virtual_node::Usage;
-use policy::{Money, Quantity, Timestamp, millis};
+use policy::{Money, Quantity, Reason, Timestamp, millis};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Invalid;
@@ -137,6 +138,11 @@ impl Record {
             reason: wire.reason,
             at: Timestamp::from_millis(wire.at.as_millisecond()),
         })
+    }
+
+    /// Why, as a sentence; what stands there, should a later Spillway have written it.
+    pub fn why(&self) -> Cow<'_, str> {
+        Reason::of_commitment(&self.reason).map_or(Cow::Borrowed(&*self.reason), |reason| Cow::Owned(reason.to_string()))
     }
 
     /// What the pod has cost, billed from the start of the image pull, if it ran from `started` until `until`.

@@ -80,7 +80,7 @@ pub(crate) fn text(explained: &Explained, currency: &str) -> String {
             record.policy,
             record.generation,
             record.tier,
-            record.reason,
+            record.why(),
             record.usage.cpu_millis,
             record.usage.memory_bytes >> 20,
             record.quote,

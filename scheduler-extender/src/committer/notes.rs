@@ -7,6 +7,7 @@ use policy::workload::Feature;
 use policy::{Placement, Reason};
 
 use super::{Intent, Note, PodKey};
+use crate::record::Record;
 
 /// Causes remembered, so that the same thing is not told twice about the same pod.
 const REMEMBERED: usize = 10_000;
@@ -40,6 +41,12 @@ impl Notes {
             self.told.remove(&oldest);
         }
         intents.push(Intent::Note(Note { pod: pod.clone(), reason, warning, action, text }));
+    }
+
+    /// What was committed. A pod is committed once, so that need not be remembered.
+    pub(super) fn burst(pod: &PodKey, record: &Record, currency: &str, intents: &mut Vec<Intent>) {
+        let text = format!("bursts to {} for {} {currency}: {}", record.virtual_node, record.quote, record.why());
+        intents.push(Intent::Note(Note { pod: pod.clone(), reason: "BurstSelected", warning: false, action: "Bind", text }));
     }
 
     /// Why a pod, and every pod that is equal to it, does not burst now. Told on the oldest of them.

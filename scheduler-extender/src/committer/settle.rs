@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, Toleration};
 use policy::virtual_node::Provider;
 use policy::{Money, Timestamp};
 
+use super::notes::Notes;
 use super::pods::{Burst, Phase, PodRecord, ended, not_scheduled};
 use super::{Committer, Intent, PodKey, StatusKind};
 use crate::api::names::VIRTUAL_NODE_TAINT;
@@ -38,6 +39,7 @@ impl Committer {
             avoided = flight.planned.avoided;
             let provider = self.provider(&record.virtual_node);
             self.metrics.bound_serverless(&record.tier, provider, now.since(flight.waiting.since));
+            Notes::burst(key, &record, &self.settings.currency, &mut self.intents);
         } else {
             self.leave_waiting(&key.uid);
             self.remove_record(&key.uid);

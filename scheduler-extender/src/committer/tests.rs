@@ -279,6 +279,16 @@ fn a_binding_carries_uid_version_and_record() {
 }
 
 #[test]
+fn a_pod_that_bursts_is_told_so_once() {
+    let mut cluster = synced(0, dedicated_first());
+    cluster.pod("a", json!({}));
+    cluster.settle();
+    cluster.wait(10);
+    let texts: Vec<_> = cluster.notes.iter().map(|note| (note.reason, &*note.text)).collect();
+    assert_eq!(texts, [("BurstSelected", "bursts to cloud for 1.00 USD: dedicated nodes have no room")]);
+}
+
+#[test]
 fn who_is_not_selected_is_not_touched() {
     let mut cluster = synced(0, dedicated_first());
     cluster.pod("a", json!({"metadata": {"labels": {"burst": "no"}}}));

@@ -9,8 +9,9 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use serde_json::json;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::api::{self, names};
 use crate::committer::{Binding, BindingAnswer, Event, EvictionAnswer, Intent, Note, PodKey, START_FAILED, StatusKind};
@@ -18,8 +19,10 @@ use crate::hygiene::Repair;
 
 /// An answer later than this is as good as lost: the pod is read instead.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Notes under way at most; more than that are dropped, the annotation and the explanation remain.
-const NOTES_AT_A_TIME: usize = 8;
+/// Kubernetes Events that wait to be written, at most; more than that are dropped, the annotation and the explanation remain.
+const NOTES_WAITING: usize = 5_000;
+/// Events are written one at a time and no faster than this: people read them, and a fan-out is not to wait for them.
+const NOTE_EVERY: Duration = Duration::from_millis(20);
 /// Pending pods listed per page.
 const PAGE: u32 = 500;
 /// How Kubernetes merges everything but lists.
@@ -38,16 +41,23 @@ pub struct Writer {
 struct Requests {
     client: Client,
     events: mpsc::Sender<Event>,
-    recorder: Recorder,
-    notes: Arc<Semaphore>,
+    notes: mpsc::Sender<Announcement>,
+}
+
+/// A Kubernetes Event and what it is about.
+struct Announcement {
+    regarding: ObjectReference,
+    event: KubeEvent,
 }
 
 impl Writer {
     /// A writer whose answers go to `events`.
     pub fn new(client: Client, events: mpsc::Sender<Event>) -> Writer {
         let recorder = Recorder::new(client.clone(), Reporter { controller: NAME.to_owned(), instance: None });
-        let notes = Arc::new(Semaphore::new(NOTES_AT_A_TIME));
-        Writer { requests: Requests { client, events, recorder, notes }, tasks: JoinSet::new() }
+        let (notes, waiting) = mpsc::channel(NOTES_WAITING);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(announce(recorder, waiting));
+        Writer { requests: Requests { client, events, notes }, tasks }
     }
 
     /// Carries out one intent and sends back the answer, if it has one. How many run at a time is the committer's choice.
@@ -99,7 +109,7 @@ impl Requests {
             }
             Intent::WriteStatus { kind, name, status } => self.write_status(kind, name, &status).await,
             Intent::RepairNode { node, uid, repair } => self.repair_node(&node, &uid, repair).await,
-            Intent::Note(note) => self.note(note).await,
+            Intent::Note(note) => self.note(note),
             Intent::LiftGate { pod } => {
                 let patch = json!({"metadata": {"uid": &*pod.uid}, "spec": {"schedulingGates": null}});
                 self.patch(&pod, "", MERGE_PATCH, &patch).await;
@@ -343,11 +353,10 @@ impl Requests {
             ..ObjectReference::default()
         };
         self.tell(Event::NodeRepaired(repair.checks)).await;
-        self.publish(&reference, "HygieneRepaired", false, "Repair", &text).await;
+        self.publish(reference, "HygieneRepaired", false, "Repair", &text);
     }
 
-    async fn note(&self, note: Note) {
-        let Ok(_permit) = self.notes.try_acquire() else { return };
+    fn note(&self, note: Note) {
         let Note { pod, reason, warning, action, text } = note;
         let reference = ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -357,10 +366,10 @@ impl Requests {
             uid: Some(pod.uid.to_string()),
             ..ObjectReference::default()
         };
-        self.publish(&reference, reason, warning, action, &text).await;
+        self.publish(reference, reason, warning, action, &text);
     }
 
-    async fn publish(&self, regarding: &ObjectReference, reason: &str, warning: bool, action: &str, text: &str) {
+    fn publish(&self, regarding: ObjectReference, reason: &str, warning: bool, action: &str, text: &str) {
         let event = KubeEvent {
             type_: if warning { EventType::Warning } else { EventType::Normal },
             reason: reason.to_owned(),
@@ -368,9 +377,24 @@ impl Requests {
             action: action.to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, regarding).await {
-            tracing::debug!(object = regarding.name, reason, %error, "event not written");
+        if let Err(error) = self.notes.try_send(Announcement { regarding, event }) {
+            tracing::debug!(reason, %error, "event not written");
         }
+    }
+}
+
+/// Writes Events, one after another.
+async fn announce(recorder: Recorder, mut waiting: mpsc::Receiver<Announcement>) {
+    let mut pace = tokio::time::interval(NOTE_EVERY);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while let Some(Announcement { regarding, event }) = waiting.recv().await {
+        pace.tick().await;
+        let error = match tokio::time::timeout(PATIENCE, recorder.publish(&event, &regarding)).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(late) => late.to_string(),
+        };
+        tracing::debug!(object = regarding.name, reason = event.reason, error, "event not written");
     }
 }
 

@@ -49,9 +49,13 @@ async fn every_pod_has_a_reason() {
 async fn a_pod_that_burst(scenario: &Scenario) {
     let decision = record(&scenario.get("burst-0").await);
     let text = why(scenario, &["pod/burst-0"]).await.0;
-    for word in ["virtual-0", "fan-out", "serverless", "1000 m of CPU", "0.04", "nightly", "3600 s"] {
+    for word in
+        ["virtual-0", "fan-out", "serverless", "1000 m of CPU", "0.04", "nightly", "3600 s", "dedicated nodes have no room"]
+    {
         assert!(text.contains(word), "{word}: {text}");
     }
+    let told = scenario.event("burst-0", "BurstSelected").await;
+    assert_eq!(told, format!("bursts to virtual-0 for {} USD: dedicated nodes have no room", decision.quote));
     let machine = json_of(scenario, "burst-0").await;
     assert_eq!(machine["outcome"], "Burst");
     assert_eq!(machine["decision"]["virtualNode"], "virtual-0");
