@@ -15,7 +15,7 @@ use super::capacity::{capacity, refusal};
 use super::client::Client;
 use super::deletion::Stopping;
 use super::events::Changes;
-use super::status::{belongs, latest, remote_pod};
+use super::status::{belongs, latest, pending, remote_pod};
 use super::translation::{GROUP, Translation, translate};
 use super::wire::{Allocation, AllocationUsage, JobStub, Node, Plan, Registered};
 use super::{Connection, NAME, Settings};
@@ -223,21 +223,8 @@ impl Provider for NomadProvider {
             Err(error) => return Err(error),
         }
         self.put_variables(&translation).await?;
-        Ok(RemotePod {
-            id: RemoteId::new(translation.job.id.as_str()),
-            uid: request.uid.clone(),
-            namespace: request.namespace.clone(),
-            name: request.name.clone(),
-            shape: request.shape,
-            phase: RemotePhase::Pending,
-            created_at: (self.clock)(),
-            pull_started_at: None,
-            started_at: None,
-            stopped_at: None,
-            exit: None,
-            address: None,
-            containers: Vec::new(),
-        })
+        let PodRequest { uid, namespace, name, shape, .. } = request;
+        Ok(pending(&translation.job.id, uid.clone(), namespace.clone(), name.clone(), *shape, (self.clock)()))
     }
 
     async fn get(&self, uid: &PodUid) -> Result<RemotePod, Error> {

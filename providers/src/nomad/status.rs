@@ -15,16 +15,21 @@ pub(super) fn belongs(job: &JobStub, owner: &Ownership) -> bool {
     is(META_CLUSTER, &owner.cluster) && is(META_VIRTUAL_NODE, &owner.virtual_node)
 }
 
-/// The pod of a job; `None` for a job that no pod was translated to.
-pub(super) fn remote_pod(job: &JobStub, allocations: &[Allocation]) -> Option<RemotePod> {
-    let text = |key: &str| job.meta.get(key).map(|value| Arc::<str>::from(value.as_str()));
-    let created_at = from_nanos(job.submit_time);
-    let mut pod = RemotePod {
-        id: RemoteId::new(job.id.as_str()),
-        uid: PodUid::new(text(META_UID)?),
-        namespace: text(META_NAMESPACE)?,
-        name: text(META_NAME)?,
-        shape: shape(job.meta.get(META_SHAPE)?)?,
+/// A pod whose job has been accepted, and of which nothing else is known yet.
+pub(super) fn pending(
+    job: &str,
+    uid: PodUid,
+    namespace: Arc<str>,
+    name: Arc<str>,
+    shape: Shape,
+    created_at: Timestamp,
+) -> RemotePod {
+    RemotePod {
+        id: RemoteId::new(job),
+        uid,
+        namespace,
+        name,
+        shape,
         phase: RemotePhase::Pending,
         created_at,
         pull_started_at: None,
@@ -33,7 +38,15 @@ pub(super) fn remote_pod(job: &JobStub, allocations: &[Allocation]) -> Option<Re
         exit: None,
         address: None,
         containers: Vec::new(),
-    };
+    }
+}
+
+/// The pod of a job; `None` for a job that no pod was translated to.
+pub(super) fn remote_pod(job: &JobStub, allocations: &[Allocation]) -> Option<RemotePod> {
+    let text = |key: &str| job.meta.get(key).map(|value| Arc::<str>::from(value.as_str()));
+    let created_at = from_nanos(job.submit_time);
+    let (uid, shape) = (PodUid::new(text(META_UID)?), shape(job.meta.get(META_SHAPE)?)?);
+    let mut pod = pending(&job.id, uid, text(META_NAMESPACE)?, text(META_NAME)?, shape, created_at);
     let Some(allocation) = latest(allocations) else {
         // Stopped before it was placed.
         if job.stop {
