@@ -124,6 +124,15 @@ impl BurstPolicy {
             && self.pod_selector.as_ref().is_some_and(|selector| selector.matches(pod))
     }
 
+    /// Whether pods that wait under `before` can wait on under this later version of it: it selects the same pods, counts room
+    /// for them on the same nodes, and acts on what it decides. A field that is not named here must not have changed.
+    pub fn succeeds(&self, before: &BurstPolicy) -> bool {
+        let nodes = |policy: &BurstPolicy| policy.dedicated().map(|tier| tier.node_selector.clone());
+        let BurstPolicy { generation, stop, tiers, waiting_cost, expected_run, .. } = before.clone();
+        let as_before = BurstPolicy { generation, stop, tiers, waiting_cost, expected_run, ..self.clone() };
+        self.mode == Mode::Enforce && as_before == *before && nodes(self) == nodes(before)
+    }
+
     /// Order in which policies claim a pod: weight, then age, then name.
     pub fn precedence(&self) -> impl Ord + use<> {
         (std::cmp::Reverse(self.weight), self.created, self.name.clone())

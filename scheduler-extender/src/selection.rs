@@ -35,6 +35,15 @@ pub struct Selection {
     pub failed: Vec<Arc<str>>,
 }
 
+// === impl CompiledPolicy ===
+
+impl CompiledPolicy {
+    /// Whether pods that wait under `before` can wait on under this later version of it.
+    pub fn succeeds(&self, before: &CompiledPolicy) -> bool {
+        self.conditions == before.conditions && self.policy.succeeds(&before.policy)
+    }
+}
+
 // === impl Policies ===
 
 impl Policies {

@@ -364,6 +364,7 @@ impl Committer {
             return;
         }
         let before = self.policies.remove(&name);
+        let old = before.as_ref().and_then(|known| known.compiled.clone());
         let known = match compile::burst_policy(object) {
             Ok(compiled) => {
                 let good = in_force(generation, &object.spec);
@@ -375,23 +376,32 @@ impl Committer {
                 PolicyObject { generation, compiled, good, invalid }
             }
         };
+        let new = known.compiled.clone();
         self.policies.insert(name, known);
         self.recompile();
+        match old.zip(new) {
+            // A hold, a price or a limit: the pods need not be listed for that, however many wait.
+            Some((old, new)) if new.succeeds(&old) => self.lines.renew(&old.policy, &new.policy),
+            _ => {
+                self.conflicts.clear();
+                self.reselect();
+            }
+        }
     }
 
     pub(super) fn policy_gone(&mut self, name: &str) {
         self.policies.remove(name);
         self.statuses.forget(super::StatusKind::Policy, name);
         self.recompile();
+        self.conflicts.clear();
+        self.reselect();
     }
 
     fn recompile(&mut self) {
         let compiled: Vec<Arc<CompiledPolicy>> = self.policies.values().filter_map(|policy| policy.compiled.clone()).collect();
         self.compiled = Arc::new(Policies::new(compiled));
-        self.conflicts.clear();
         self.drop_outdated_plans();
         self.reconsider();
-        self.reselect();
     }
 
     /// Nothing is sent any more that was decided by a policy which has changed or is gone.

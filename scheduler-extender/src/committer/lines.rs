@@ -29,6 +29,10 @@ pub(super) struct Lines {
 /// has the same name and perhaps the same generation; an address stays taken while a class holds the value.
 type Key = (usize, Arc<Workload>);
 
+fn key(policy: &Arc<BurstPolicy>, workload: &Arc<Workload>) -> Key {
+    (Arc::as_ptr(policy).addr(), workload.clone())
+}
+
 /// One class.
 pub(super) struct Class {
     pub(super) policy: Arc<BurstPolicy>,
@@ -78,7 +82,7 @@ impl Lines {
     /// pod is a member already, which the caller sees by the class being the one it knows.
     pub(super) fn class(&mut self, policy: Arc<BurstPolicy>, workload: Workload, dedicated: &mut DedicatedNodes) -> ClassId {
         let workload = Arc::new(workload);
-        let key = (Arc::as_ptr(&policy).addr(), workload.clone());
+        let key = key(&policy, &workload);
         if let Some(id) = self.by_key.get(&key) {
             return *id;
         }
@@ -103,6 +107,16 @@ impl Lines {
         self.classes.insert(id, class);
         self.by_key.insert(key, id);
         id
+    }
+
+    /// Pods that wait under a version of a policy wait under a later one from now on.
+    pub(super) fn renew(&mut self, before: &Arc<BurstPolicy>, policy: &Arc<BurstPolicy>) {
+        for (id, class) in self.classes.iter_mut().filter(|(_, class)| Arc::ptr_eq(&class.policy, before)) {
+            self.by_key.remove(&key(before, &class.workload));
+            self.by_key.insert(key(policy, &class.workload), *id);
+            class.policy = policy.clone();
+            (class.dirty, class.blocked, class.told) = (true, None, None);
+        }
     }
 
     /// A pod joins its line, or more is known of it.
@@ -137,8 +151,7 @@ impl Lines {
         class.members = class.members.saturating_sub(1);
         if class.members == 0 {
             dedicated.unwatch(class.fit);
-            let key = (Arc::as_ptr(&class.policy).addr(), class.workload.clone());
-            self.by_key.remove(&key);
+            self.by_key.remove(&key(&class.policy, &class.workload));
             self.classes.remove(&id);
         }
     }

@@ -39,9 +39,9 @@ fn a_list_older_than_the_watch_undoes_nothing() {
     cluster.settle();
     cluster.pod("a", json!({"spec": {"nodeName": "dedicated-0"}}));
     cluster.tell(Event::PodGone { uid: Arc::from("uid-c") });
-    // A policy is changed: what is pending is listed, and the list is slow.
+    // A policy selects otherwise: what is pending is listed, and the list is slow.
     let mut changed = dedicated_first();
-    changed["metadata"]["generation"] = json!(2);
+    merge(&mut changed, json!({"metadata": {"generation": 2}, "spec": {"weight": 1}}));
     cluster.policy(changed);
     assert!(cluster.committer.step(cluster.now).contains(&Intent::ListPending));
     let listed: Vec<Value> = ["a", "b", "d"].map(|name| cluster.pod_object(name, json!({}))).into();

@@ -253,12 +253,71 @@ fn a_hold_stops_what_is_reserved_and_not_sent() {
     let mut held = dedicated_first();
     merge(&mut held, json!({"metadata": {"generation": 2}, "spec": {"stopPolicy": "Hold"}}));
     cluster.policy(held);
-    // The pods have not been told again yet.
     let binding = cluster.held.remove(0);
     cluster.tell(Event::BindingAnswered { uid: binding.pod.uid.clone(), answer: BindingAnswer::Created });
     cluster.settle();
     assert!(cluster.held.is_empty());
     assert_eq!(cluster.balance().total(), "1".parse().expect("one"), "what was set aside is free again");
+}
+
+#[test]
+fn who_waits_under_a_hold_bursts_when_it_is_lifted_without_being_told_again() {
+    let edited = |generation: i64, spec: Value| {
+        let mut policy = dedicated_first();
+        merge(&mut policy, json!({"metadata": {"generation": generation}, "spec": spec}));
+        policy
+    };
+    let mut cluster = synced(1, edited(1, json!({"stopPolicy": "Hold"})));
+    for name in ["a", "b", "c"] {
+        cluster.pod(name, json!({}));
+    }
+    cluster.settle();
+    cluster.policy(edited(2, json!({"waitingCost": "1", "stopPolicy": "Hold"})));
+    cluster.settle();
+    assert!(cluster.bound.is_empty());
+    cluster.policy(edited(3, json!({})));
+    cluster.settle();
+    assert_eq!(cluster.bound_names(), ["c", "b"], "the room is still for the oldest");
+    // They are one line with those that come now, and it ends with the last of them.
+    cluster.pod("d", json!({}));
+    assert_eq!(cluster.committer.lines.iter().count(), 1);
+    cluster.settle();
+    assert_eq!(cluster.bound_names(), ["c", "b", "d"]);
+    for binding in cluster.bound.clone() {
+        cluster.show_bound(&binding);
+    }
+    cluster.tell(Event::PodGone { uid: Arc::from("uid-a") });
+    cluster.settle();
+    assert_eq!(cluster.committer.lines.iter().count(), 0);
+}
+
+#[test]
+fn pods_are_listed_again_only_if_a_policy_selects_counts_or_acts_in_another_way() {
+    let dedicated = json!({"name": "dedicated", "nodeSelector": {"pool": "batch"}});
+    let serverless = json!({"name": "serverless", "virtualNodes": ["cloud"], "limits": {"pods": 1}});
+    let table = [
+        (json!({"stopPolicy": "Hold"}), false),
+        (json!({"stopPolicy": "HoldAndDrain"}), false),
+        (json!({"waitingCost": "1"}), false),
+        (json!({"expectedDuration": "2h"}), false),
+        (json!({"tiers": [{"name": "dedicated"}, serverless]}), false),
+        (json!({"tiers": [serverless]}), true),
+        (json!({"tiers": [dedicated, serverless]}), true),
+        (json!({"podSelector": {"matchLabels": {"burst": "no"}}}), true),
+        (json!({"namespaceSelector": {"matchLabels": {"team": "media"}}}), true),
+        (json!({"matchConditions": [{"name": "own", "expression": "has(object.metadata.ownerReferences)"}]}), true),
+        (json!({"weight": 5}), true),
+        (json!({"mode": "Audit"}), true),
+        (json!({"extender": "Use"}), true),
+    ];
+    for (edit, listed) in table {
+        let mut cluster = synced(0, dedicated_first());
+        cluster.settle();
+        let mut policy = dedicated_first();
+        merge(&mut policy, json!({"metadata": {"generation": 2}, "spec": edit}));
+        cluster.policy(policy);
+        assert_eq!(cluster.committer.step(cluster.now).contains(&Intent::ListPending), listed, "{edit}");
+    }
 }
 
 #[test]
