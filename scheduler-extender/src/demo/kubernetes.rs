@@ -362,7 +362,7 @@ fn examples(seen: &BTreeMap<String, Seen>) -> Vec<Example> {
         pod: name(&seen.pod),
         outcome: format!("burst to {} for at most {}", record.virtual_node, record.quote.display_decimals(4)),
         lines: vec![
-            format!("policy {}, tier {}: {}", record.policy, record.tier, record.reason),
+            format!("policy {}, tier {}: {}", record.policy, record.tier, record.why()),
             format!("{} an hour, expected to run {} s", record.hourly, record.run.as_secs()),
         ],
     });

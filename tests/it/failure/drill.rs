@@ -1,9 +1,11 @@
 //! Spillway killed, hung or cut off from the API server at a random instant of a fan-out.
 //!
-//! Whatever happens: dedicated nodes fill up as without Spillway, no pod is lost or moved, and in the end the money, the pods
-//! and what is marked as unaccounted agree exactly. `make drill` runs many seeds, `make test` a few.
+//! Whatever happens: dedicated nodes fill up as without Spillway (over the brim where kube-scheduler has lost an answer), no pod is
+//! lost or moved, and in the end the money, the pods and what is marked as unaccounted agree exactly. `make drill` runs many seeds,
+//! `make test` a few.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -15,7 +17,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use policy::Money;
 use serde_json::json;
 use tokio::time::sleep;
-use world::control_plane::wait_until;
+use world::control_plane::{Component, wait_until};
 
 use crate::relay::{Line, Relay};
 use crate::scenario::replicas::TAKEOVER;
@@ -228,21 +230,33 @@ impl<'a> Round<'a> {
         .await;
     }
 
-    /// Without Spillway, or without its help, the dedicated nodes fill up.
+    /// Without Spillway, or without its help, the dedicated nodes fill up. An API server that has just come up may keep
+    /// kube-scheduler's Bindings waiting for a minute.
     async fn dedicated_full(&self) {
-        let full = wait_until("dedicated nodes full", PATIENCE, async || {
+        let full = wait_until("dedicated nodes full", 3 * PATIENCE, async || {
             let places = self.scenario.places(&self.app).await;
-            ensure!(places.dedicated.len() == ROOM, "{:?}", places.counts());
+            ensure!(self.room().contains(&places.dedicated.len()), "{:?}", places.counts());
             Ok(())
         });
         full.await.unwrap_or_else(|error| panic!("{self:?}: {error:#}\n{}", self.scenario.log()));
+    }
+
+    /// How many pods dedicated nodes hold when they are full. When kube-scheduler loses the answer to a Binding that exists, it
+    /// takes the room for free until its watch shows the pod, and may fill it a second time; a kubelet would turn that pod away.
+    /// Its log says how often.
+    fn room(&self) -> RangeInclusive<usize> {
+        let log = self.scenario.plane.log(Component::Scheduler);
+        let ours = format!("pod=\"{NAMESPACE}/{}-", self.app);
+        let answered = |line: &str| ["not found", "forbidden", "refused"].iter().any(|answer| line.contains(answer));
+        let lost = |line: &&str| line.contains(&ours) && line.contains("running Bind plugin") && !answered(line);
+        ROOM..=ROOM + log.lines().filter(lost).count()
     }
 
     /// The state in which everything comes to rest.
     async fn settled(&self) -> anyhow::Result<Places> {
         let places = self.scenario.places(&self.app).await;
         let (dedicated, burst, pending) = places.counts();
-        ensure!(dedicated + burst + pending == PODS && dedicated == ROOM, "{:?}", places.counts());
+        ensure!(dedicated + burst + pending == PODS && self.room().contains(&dedicated), "{:?}", places.counts());
         let status = self.scenario.budget_status(&self.app).await;
         let money = |text: &Option<String>| -> anyhow::Result<Money> {
             text.as_deref().context("no amount")?.parse().map_err(|error| anyhow::anyhow!("{error}"))
